@@ -1,0 +1,109 @@
+"""`budget(...)`: a limit on the calls made inside a block or a function."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
+
+from tollspan.exporter import pipeline
+from tollspan.ledger import BudgetDefinition, CutStream, Mode, OnLimit, Window, parse_limit
+
+from . import _twins
+from ._entry import BudgetEntry, close
+from ._reach import enter, reach
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.suppress`
+    """Limit what the calls inside may spend, before they are sent.
+
+    `limit` reads like `5 USD / day`, `0.10 USD`, `100000 tokens / hour`. With a window, `name` is one balance shared by
+    every process that uses the same ledger; without one, each entry has a balance of its own.
+
+    As a decorator it takes functions, coroutine functions, generators and async generators; as a block it works in
+    `with` and `async with`, nests, and one object may be entered by many tasks at once. Raises BudgetSyntaxError for
+    values that make no sense.
+
+    `mode`: `strict` writes a durable hold before each request; `best_effort` compares with what this process last saw.
+    `on_limit`: `raise`, `wait` (up to `max_wait_timeout_s`, first come first served), or `warn` and go on.
+    `match` maps dimensions to globs, `each` names the dimension of which every value has its own balance. `output_bound`
+    is what a call without a maximum of its own may give: `clamp` (the model's maximum where it fits, else what the
+    remainder buys), `max`, or a number of tokens. `cut_stream`: a stream cut short without usage keeps its whole `hold`
+    as spend, or the `estimate` of what was seen.
+    """
+
+    def __init__(
+        self,
+        limit: str,
+        *,
+        name: str,
+        mode: Mode = "strict",
+        on_limit: OnLimit = "raise",
+        max_wait_timeout_s: float = 60,
+        each: str | None = None,
+        match: Mapping[str, str] | None = None,
+        timezone: str | None = None,
+        warn_at: tuple[float, ...] = (),
+        output_bound: str | int = "clamp",
+        cut_stream: CutStream = "hold",
+        fallback_model: str | None = None,
+    ) -> None:
+        amount, unit, kind = parse_limit(limit)
+        self.definition = BudgetDefinition(
+            name=name,
+            limit=amount,
+            unit=unit,
+            window=Window(kind, timezone or pipeline().settings.timezone) if kind else None,
+            match=match or {},
+            each=each,
+            mode=mode,
+            on_limit=on_limit,
+            max_wait_timeout_s=max_wait_timeout_s,
+            output_bound=output_bound,
+            cut_stream=cut_stream,
+            fallback_model=fallback_model,
+            warn_at=tuple(warn_at),
+        )
+        self._entries: list[BudgetEntry] = []
+
+    def __enter__(self) -> BudgetEntry:
+        entry = BudgetEntry(self.definition)
+        self._entries.append(entry)
+        enter(entry)
+        return entry
+
+    def __exit__(self, *exception: object) -> None:
+        entry = self._newest()
+        if entry is not None:
+            self._entries.remove(entry)
+            close(entry)
+
+    async def __aenter__(self) -> BudgetEntry:
+        return self.__enter__()
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.__exit__()
+
+    def __call__(self, function: F) -> F:
+        """Decorate: each call of the function is one entry."""
+        if isinstance(function, classmethod | staticmethod):
+            return cast("F", type(function)(self(function.__func__)))
+        if inspect.isclass(function) or not callable(function):
+            raise TypeError(f"budget {self.definition.name!r} decorates functions; {function!r} is none")
+        return cast("F", wraps(function, updated=())(self._twin(function)))
+
+    def _twin(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        routine = function if inspect.isroutine(function) or isinstance(function, partial) else function.__call__  # type: ignore[operator]
+        if inspect.isasyncgenfunction(routine):
+            return _twins.async_generator(self.definition, function)
+        if inspect.isgeneratorfunction(routine):
+            return _twins.generator(self.definition, function)
+        if inspect.iscoroutinefunction(routine):
+            return _twins.coroutine(self.definition, function)
+        return _twins.plain(self.definition, function)
+
+    def _newest(self) -> BudgetEntry | None:
+        """The entry to leave: the newest one of this object that is in force here, else the newest anywhere."""
+        here = [e for e in reach().entries if e.open and any(e is own for own in self._entries)]
+        return here[-1] if here else self._entries[-1] if self._entries else None

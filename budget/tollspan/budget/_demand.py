@@ -1,0 +1,102 @@
+"""What a call may cost at the most, and what strict mode does where that cannot be known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tollspan.ledger import BudgetDefinition, Cost, Demand, RateCard, Settings, Unpriced, to_nano_up
+
+from ._errors import UnboundedCost, UnpricedModel
+
+_LARGEST_OUTPUT = 128_000
+"""Output tokens assumed of a model whose maximum nobody has listed: the most that any common listed model gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallIntent:
+    """A call that asks for admission. Token counts are upper bounds for one attempt.
+
+    `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
+    `clampable` tells whether the caller of `admit` can still lower the request's maximum output.
+    """
+
+    price: RateCard | Unpriced
+    input_tokens: int
+    max_output_tokens: int | None
+    choices: int = 1
+    unbounded: str | None = None
+    clampable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FixedCost:
+    """A cost that does not depend on the output: what the user said to hold where no bound is known."""
+
+    amount: int
+
+    def nano(self, output_tokens: int, /) -> int:  # noqa: ARG002 - the interface of a cost
+        """The amount, in nano-USD."""
+        return self.amount
+
+    def affordable_tokens(self, nano: int, /) -> int:
+        """Any output, where the amount itself is affordable."""
+        return _LARGEST_OUTPUT if nano >= self.amount else -1
+
+
+def demand(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings: Settings) -> Demand:
+    """The demand of a call on these budgets. Raises UnpricedModel or UnboundedCost where it has no bound."""
+    cost = _cost(intent, definitions, settings)
+    wanted, least = _output(intent, definitions, settings.output_floor)
+    return Demand(
+        cost=cost,
+        input_tokens=_input(intent),
+        wanted_output=wanted,
+        least_output=least,
+        choices=intent.choices,
+    )
+
+
+def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings: Settings) -> Cost | None:
+    if all(d.unit == "requests" for d in definitions):
+        return None
+    in_usd = any(d.unit == "USD" for d in definitions)
+    fixed = None if settings.hold_usd is None else FixedCost(to_nano_up(settings.hold_usd))
+    if intent.unbounded is not None:
+        if fixed is None:
+            raise UnboundedCost(
+                f"the cost of this call has no bound that is known before it is sent ({intent.unbounded}), and a strict "
+                "budget matches it; set TOLLSPAN_HOLD_USD to what such a call may hold, or use a best_effort budget"
+            )
+        return fixed
+    if isinstance(intent.price, RateCard):
+        return intent.price.bound(_input(intent), choices=intent.choices)
+    if in_usd and fixed is None:
+        raise UnpricedModel(
+            f"{intent.price.reason}; a strict budget in USD matches this call: or set TOLLSPAN_HOLD_USD to what a call "
+            "without a price may hold"
+        )
+    return fixed if in_usd else None
+
+
+def _input(intent: CallIntent) -> int:
+    window = intent.price.context_window if isinstance(intent.price, RateCard) else None
+    return min(intent.input_tokens, window) if window else intent.input_tokens
+
+
+def largest_output(price: RateCard | Unpriced) -> int:
+    """The most output tokens that one choice of this model gives."""
+    card = price if isinstance(price, RateCard) else None
+    return (card.max_output_tokens or card.context_window if card else None) or _LARGEST_OUTPUT
+
+
+def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: int) -> tuple[int, int]:
+    """The output tokens wanted for each choice, and the fewest that the call may be cut to."""
+    most = largest_output(intent.price)
+    if intent.max_output_tokens is not None:
+        wanted = min(intent.max_output_tokens, most)
+        return wanted, wanted
+    if not intent.clampable:
+        return most, most
+    numbers = [d.output_bound for d in definitions if isinstance(d.output_bound, int)]
+    wanted = min([most, *numbers])
+    clamp = all(d.output_bound == "clamp" for d in definitions if not isinstance(d.output_bound, int))
+    return wanted, min(floor, wanted) if clamp else wanted

@@ -1,0 +1,64 @@
+"""One entry into a budget: the handle that a block gives, and what admission looks at."""
+
+import secrets
+import time
+from decimal import Decimal
+
+from tollspan.exporter import pipeline
+from tollspan.ledger import Balance, BudgetDefinition, Key, to_usd
+
+from ._reach import leave
+
+
+class BudgetEntry:
+    """One entry into a budget: what `with budget(...) as b` gives.
+
+    Amounts are Decimal USD, or a number of tokens or requests, as the budget's unit says; they are read from the ledger
+    at each access. A budget with a window shows that window's shared balance, one without shows this entry's own.
+    """
+
+    __slots__ = ("definition", "open", "run")
+
+    def __init__(self, definition: BudgetDefinition) -> None:
+        self.definition = definition
+        self.open = True
+        self.run = "" if definition.window else f"run={secrets.token_hex(8)}"
+
+    @property
+    def limit(self) -> Decimal:
+        """How much may be spent."""
+        return self._amount(self.definition.limit)
+
+    @property
+    def spent(self) -> Decimal:
+        """What was spent, estimated spend included."""
+        return self._amount(self._balance().spent)
+
+    @property
+    def held(self) -> Decimal:
+        """What calls in flight hold."""
+        return self._amount(self._balance().held)
+
+    @property
+    def remaining(self) -> Decimal:
+        """What is neither spent nor held; never below 0."""
+        balance = self._balance()
+        return self._amount(max(0, self.definition.limit - balance.spent - balance.held))
+
+    def key(self, scope: str = "", at: float | None = None) -> Key:
+        """The balance of this entry, for a value of `each`, at an instant (epoch seconds; now by default)."""
+        window = self.definition.window
+        start = window.start(time.time() if at is None else at) if window else 0
+        return (self.definition.name, self.run or scope, start)
+
+    def _balance(self) -> Balance:
+        return pipeline().ledger.balance(self.key())
+
+    def _amount(self, value: int) -> Decimal:
+        return to_usd(value) if self.definition.unit == "USD" else Decimal(value)
+
+
+def close(entry: BudgetEntry) -> None:
+    """Leave an entry; from now on it is ignored, also in contexts that this one cannot reach."""
+    entry.open = False
+    leave(entry)

@@ -1,0 +1,93 @@
+"""Why a call was not sent. These are the only exceptions of tollspan that reach a caller, always before the request.
+
+    CallRefused
+    ├── BudgetExceeded         a limit would be passed
+    │   ├── BudgetExhausted    it is spent; `reset_at` tells when it starts anew
+    │   └── BudgetBusy         it is held by calls in flight; try again when they have settled
+    ├── UnpricedModel          strict, and the call has no price
+    ├── UnboundedCost          strict, and nobody can say beforehand what the call costs at the most
+    └── LedgerOutOfReach       strict, and the hold could not be written
+"""
+
+import datetime as dt
+from decimal import Decimal
+
+from tollspan.ledger import Refusal, Unit, format_usd, to_usd
+
+
+class CallRefused(Exception):  # noqa: N818 - says what happened, as users meet it in `except`
+    """The call was not sent, and nothing was billed for it."""
+
+
+class BudgetExceeded(CallRefused):
+    """A budget has no room for the call.
+
+    Amounts are Decimal USD, tokens or requests, as `unit` says: `needed` by this call, `spent`, `held` by calls in
+    flight, and `limit`. `reset_at` is in epoch seconds, None where the budget never starts anew.
+    """
+
+    def __init__(self, refusal: Refusal, *, way_out: str) -> None:
+        limit, balance = refusal.limit, refusal.balance
+        self.budget = limit.budget
+        self.scope = limit.scope
+        self.unit: Unit = limit.unit
+        self.limit = _amount(limit.limit, limit.unit)
+        self.spent = _amount(balance.spent, limit.unit)
+        self.held = _amount(balance.held, limit.unit)
+        self.needed = _amount(refusal.needed, limit.unit)
+        self.reset_at = limit.reset_at
+        super().__init__(_text(refusal, way_out))
+
+
+class BudgetExhausted(BudgetExceeded):
+    """The budget is spent: this call cannot fit before `reset_at`, whatever becomes of the calls in flight."""
+
+
+class BudgetBusy(BudgetExceeded):
+    """The room is held by calls in flight; they will give back what they do not use. `retry_after` is in seconds."""
+
+    retry_after = 1.0
+
+
+class UnpricedModel(CallRefused):
+    """A strict budget in USD matches the call, and there is no price for it."""
+
+
+class UnboundedCost(CallRefused):
+    """A strict budget matches the call, and its cost has no bound that can be known before it is sent."""
+
+
+class LedgerOutOfReach(CallRefused):
+    """A strict budget matches the call, and its hold could not be made durable; `__cause__` tells why."""
+
+
+def exceeded(refusal: Refusal) -> BudgetExceeded:
+    """The exception for a refusal of the ledger."""
+    if refusal.busy:
+        return BudgetBusy(refusal, way_out='retry when they have settled, or wait for it with on_limit="wait"')
+    return BudgetExhausted(refusal, way_out="raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml")
+
+
+def _text(refusal: Refusal, way_out: str) -> str:
+    limit, balance = refusal.limit, refusal.balance
+    scope = f" ({limit.scope})" if limit.scope else ""
+    state = "is held by calls in flight" if refusal.busy else "is spent"
+    amounts = (
+        f"{_shown(balance.spent, limit.unit)} spent + {_shown(balance.held, limit.unit)} held + "
+        f"{_shown(refusal.needed, limit.unit)} for this call > {_shown(limit.limit, limit.unit)}"
+    )
+    return f"budget {limit.budget!r}{scope} {state}: {amounts}{_reset(limit.reset_at)}; {way_out}"
+
+
+def _reset(reset_at: float | None) -> str:
+    if reset_at is None:
+        return ", and it never resets"
+    return f", resets {dt.datetime.fromtimestamp(reset_at, dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _amount(value: int, unit: Unit) -> Decimal:
+    return to_usd(value) if unit == "USD" else Decimal(value)
+
+
+def _shown(value: int, unit: Unit) -> str:
+    return format_usd(value) if unit == "USD" else f"{value} {unit}"

@@ -1,0 +1,24 @@
+"""From spans and records of calls to events of the ledger, in batches.
+
+`LedgerSpanProcessor` is for a TracerProvider of your own; `instrument()` and zero-code mode add it themselves.
+"""
+
+from ._pipeline import Pipeline, pipeline, use_pipeline
+from ._processor import LedgerSpanProcessor
+from ._record import CallRecord, Held, Outcome
+from ._translate import hold_event, retry, settlement, wait_event, withdrawal
+
+__all__ = [
+    "CallRecord",
+    "Held",
+    "LedgerSpanProcessor",
+    "Outcome",
+    "Pipeline",
+    "hold_event",
+    "pipeline",
+    "retry",
+    "settlement",
+    "use_pipeline",
+    "wait_event",
+    "withdrawal",
+]

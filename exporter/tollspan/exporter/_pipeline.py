@@ -1,0 +1,123 @@
+"""The process's way into the ledger: settings, prices and ledger opened once, the processor attached where it is needed."""
+
+import logging
+import os
+import threading
+import weakref
+from typing import Any
+
+from opentelemetry import trace
+
+from tollspan.ledger import Ledger, PriceBook, PriceFileError, Settings, internal_errors, load_settings, open_ledger
+
+from ._lifecycle import flush_at_exit
+from ._processor import LedgerSpanProcessor, bind, take
+from ._record import CallRecord
+from ._translate import settlement
+
+_log = logging.getLogger("tollspan")
+_lock = threading.RLock()
+_current: "Pipeline | None" = None
+
+
+class Pipeline:
+    """What one process shares between all its calls. Nothing is opened before the first call needs it."""
+
+    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+        self.settings = settings
+        self._ledger = ledger
+        self._prices: PriceBook | None = None
+        self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._last_provider: Any = None
+        self._pid = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The configured ledger; holds that dead processes left in it are settled when it is first opened."""
+        if self._ledger is None:
+            with _lock:
+                if self._ledger is None:
+                    self._ledger = open_ledger(settings=self.settings)
+                    self._ledger.writer.defer(self._sweep)
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            flush_at_exit(self)
+        return self._ledger
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the ledger was needed yet."""
+        return self._ledger is not None
+
+    @property
+    def prices(self) -> PriceBook:
+        """The price book; a price file that cannot be read is reported once and left out."""
+        if self._prices is None:
+            with _lock:
+                self._prices = self._prices or self._price_book()
+        return self._prices
+
+    def attach(self, provider: trace.TracerProvider | None = None) -> None:
+        """Add our span processor to a provider, once; called for each call, because applications set providers late."""
+        provider = provider or trace.get_tracer_provider()
+        if provider is self._last_provider:
+            return
+        add = getattr(provider, "add_span_processor", None)
+        with _lock:
+            if add is not None and provider not in self._attached:
+                self._attached.add(provider)
+                add(LedgerSpanProcessor(self._ledger))
+            self._last_provider = provider
+
+    def settle(self, record: CallRecord, span: trace.Span) -> None:
+        """End the span and bring its record into the ledger: by the processor, or by hand where none saw the span."""
+        context = span.get_span_context()
+        if not (context.is_valid and span.is_recording()):
+            span.end()
+            self.ledger.writer.put(settlement(record))
+            return
+        bind(context.span_id, record)
+        span.end()
+        left = take(context.span_id)
+        if left is not None:
+            self.ledger.writer.put(settlement(left))
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is queued; called at exit."""
+        if self._ledger is not None:
+            with internal_errors:
+                self._ledger.close(timeout_s)
+
+    def _sweep(self) -> None:
+        with internal_errors:
+            settled = self.ledger.settle_dead_owners()
+            if settled:
+                _log.warning("%d calls of processes that are gone were counted at what they held", settled)
+
+    def _price_book(self) -> PriceBook:
+        try:
+            return PriceBook(overrides=self.settings.prices)
+        except PriceFileError as error:
+            _log.error("%s. The file is left out", error)  # noqa: TRY400 - the text says all, a traceback would hide it
+            return PriceBook()
+
+
+def pipeline() -> Pipeline:
+    """The process's pipeline, made from the configuration when it is first asked for."""
+    global _current  # noqa: PLW0603 - the one piece of state that a process shares
+    if _current is None:
+        with _lock:
+            if _current is None:
+                settings = load_settings(strict=False)
+                for problem in settings.problems:
+                    _log.error("%s. The default is used instead", problem)
+                _current = Pipeline(settings)
+    return _current
+
+
+def use_pipeline(replacement: Pipeline | None) -> Pipeline | None:
+    """Put another pipeline in place (None: make a new one from the configuration at next use); gives back the old one."""
+    global _current  # noqa: PLW0603 - the one piece of state that a process shares
+    with _lock:
+        old, _current = _current, replacement
+    return old

@@ -1,0 +1,133 @@
+"""From the record of a call to events of the ledger: pure, and the only place where that is done."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+from tollspan.ledger import Charge, Entry, EventType, LedgerEvent, Limit, event_id_for, to_usd
+
+from ._record import CallRecord, Held
+
+
+def settlement(record: CallRecord) -> Entry:
+    """The event that ends a call, and with it its hold: a commit, or a cancel where nothing was billed."""
+    if record.outcome == "unbilled":
+        return Entry(_event(record, "cancel"), _hold_id(record))
+    charges = tuple(_charge(record, limit) for limit in record.limits)
+    return Entry(_event(record, "commit", charges=charges), _hold_id(record))
+
+
+def hold_event(record: CallRecord, held: Held, sequence: int) -> LedgerEvent:
+    """The hold of an attempt, as an event, before its request leaves."""
+    return LedgerEvent(
+        **_identity(record, "precheck_hold", sequence),
+        cost_est_usd=None if held.nano is None else to_usd(held.nano),
+        charges=held_charges(held),
+        timestamp=time.time(),
+    )
+
+
+def withdrawal(record: CallRecord, sequence: int) -> LedgerEvent:
+    """The cancel of a hold that was granted when nobody waited for it any more."""
+    return LedgerEvent(
+        **_identity(record, "cancel", sequence), status="cancelled", reason="gave up waiting", timestamp=time.time()
+    )
+
+
+def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
+    """An attempt that the SDK repeats. Where it may have been billed, its hold becomes estimated spend."""
+    held = record.held if billed else None
+    event = LedgerEvent(
+        **_identity(record, "retry", sequence),
+        cost_est_usd=None if held is None or held.nano is None else to_usd(held.nano),
+        charges=held_charges(held) if held else (),
+        estimated=billed,
+        status="error",
+        reason=record.reason,
+        error_type=record.error_type,
+        http_status=record.http_status,
+        attempts=sequence + 1,
+        timestamp=time.time(),
+    )
+    return Entry(event, held.hold_id if held else None)
+
+
+def wait_event(record: CallRecord, waited_ms: float) -> LedgerEvent:
+    """A call that stood in line for a budget, and for how long."""
+    return LedgerEvent(
+        **_identity(record, "wait", 0), timing={"total_ms": round(waited_ms, 3)}, reason="budget", timestamp=time.time()
+    )
+
+
+def held_charges(held: Held) -> tuple[Charge, ...]:
+    """What a hold holds, as charges."""
+    return tuple(_charge_of(limit, amount) for limit, amount in zip(held.limits, held.amounts, strict=True))
+
+
+def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, ...] = ()) -> LedgerEvent:
+    return LedgerEvent(
+        **_identity(record, event_type, 0),
+        usage=record.usage or {},
+        cost_est_usd=_usd(record.held.nano if record.held and not record.estimated else record.estimate),
+        cost_actual_usd=_usd(record.cost) if event_type == "commit" else None,
+        cost_source=record.cost_source,
+        cost_rates=record.cost_rates,
+        status=record.status,
+        timing=_timing(record),
+        http_status=record.http_status,
+        charges=charges,
+        estimated=record.estimated,
+        reason=record.reason,
+        error_type=record.error_type,
+        error_message=record.error_message,
+        attempts=record.attempts,
+        timestamp=time.time(),
+    )
+
+
+def _identity(record: CallRecord, event_type: EventType, sequence: int) -> dict[str, Any]:
+    dimensions = record.dimensions
+    return {
+        "event_type": event_type,
+        "event_id": event_id_for(record.call_id, event_type, sequence).hex(),
+        "call_id": record.call_id.hex(),
+        "trace_id": f"{record.trace_id:032x}" if record.trace_id else None,
+        "span_id": f"{record.span_id:016x}" if record.span_id else None,
+        "provider": record.provider,
+        "model": record.model,
+        "operation": record.operation,
+        "profile_id": dimensions.get("profile"),
+        "user_id": dimensions.get("user"),
+        "session_id": dimensions.get("session"),
+        "run_id": dimensions.get("run"),
+        "tags": {key.removeprefix("tag:"): value for key, value in dimensions.items() if key.startswith("tag:")},
+    }
+
+
+def _charge(record: CallRecord, limit: Limit) -> Charge:
+    """What a billed call uses of one limit; what it held is the best that is known where the true amount is not."""
+    fallback = record.held.amount(limit) if record.held else 0
+    if limit.unit == "requests":
+        return _charge_of(limit, 1)
+    if limit.unit == "tokens":
+        usage = record.usage
+        return _charge_of(limit, fallback if usage is None else int(usage.get("tokens_in", 0) + usage.get("tokens_out", 0)))
+    spend = record.cost if record.cost is not None else record.estimate
+    return _charge_of(limit, fallback if spend is None else spend)
+
+
+def _charge_of(limit: Limit, amount: int) -> Charge:
+    return Charge(budget=limit.budget, scope=limit.scope, window_start=limit.window_start, amount=amount)
+
+
+def _timing(record: CallRecord) -> dict[str, float]:
+    timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
+    return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
+
+
+def _hold_id(record: CallRecord) -> bytes | None:
+    return record.held.hold_id if record.held else None
+
+
+def _usd(nano: int | None) -> Decimal | None:
+    return None if nano is None else to_usd(nano)

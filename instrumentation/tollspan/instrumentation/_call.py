@@ -1,0 +1,409 @@
+"""One call, from before its request to its settlement: admission, span, attempts, answer, cost.
+
+The wrapper of a call site opens it, the wire reports to it, and it settles itself exactly once.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry import trace
+
+from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, largest_output, reach
+from tollspan.exporter import CallRecord, Pipeline, retry
+from tollspan.ledger import CostBound, RateCard, Unpriced, internal_errors, new_call_id, to_nano
+
+from . import _outcomes
+from . import _semconv as sc
+from ._providers import provider_at
+from ._readers import Reader, RequestFacts, ResponseFacts
+from ._spans import describe_end, start_span
+from ._tap import HideUsage, Sink
+
+CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", default=None)
+"""The call that the SDK is making here, for the wire."""
+
+_NEXT_ATTEMPT_LIMIT = 255
+
+
+class AttemptRefused(BaseException):
+    """A budget refuses an SDK's retry. No Exception, because an SDK would swallow and repeat one; never leaves us."""
+
+    def __init__(self, refusal: CallRefused) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class _Refusals:
+    """Keeps a refusal out of the guard against our own bugs: it is meant for the caller."""
+
+    __slots__ = ("refusal",)
+
+    def __init__(self) -> None:
+        self.refusal: CallRefused | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        self.refusal = error if isinstance(error, CallRefused) else None
+        return self.refusal is not None
+
+
+class Expected:
+    """A call whose request is first seen on the wire: an SDK's helper that sends when it is entered."""
+
+    __slots__ = ("call", "reader")
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.call: Call | None = None
+
+
+class Call:
+    """A call in progress."""
+
+    __slots__ = (
+        "_answered", "_base_url", "_began", "_body", "_clampable", "_error", "_line", "_settled", "_sink",
+        "_status", "_streamed", "admission", "facts", "hide", "reader", "record", "span",
+    )  # fmt: skip
+
+    def __init__(self, line: Pipeline, reader: Reader, base_url: Any, facts: RequestFacts, *, clampable: bool) -> None:
+        now = time.time()
+        self._line, self.reader, self._clampable = line, reader, clampable
+        self._base_url = f"{base_url.scheme}://{base_url.host}"
+        self._began = time.perf_counter()
+        self._sink: Sink | None = None
+        self._body: bytes | None = None
+        self._status: int | None = None
+        self._error: BaseException | None = None
+        self._settled = self._streamed = self._answered = self.hide = False
+        self.facts = facts
+        self.admission = Admission()
+        settings = line.settings
+        address = (base_url.host, base_url.port)
+        self.record = CallRecord(
+            call_id=new_call_id(now),
+            started=now,
+            operation=reader.operation,
+            provider=provider_at(base_url.host, base_url.port, reader.vendor, settings.providers),
+            request_model=facts.model,
+            dimensions=_dimensions(line),
+            attempts=0,
+        )
+        provider = trace.get_tracer_provider()
+        line.attach(provider)
+        self.span = start_span(provider, self.record, facts.attributes, address)
+
+    # ---- before the request
+
+    def admit(self, *, attempt: int = 0) -> None:
+        """Ask the budgets. Raises CallRefused."""
+        try:
+            with internal_errors, _Refusals() as refusals:
+                self._admitted(admit(self.record, self._intent(), attempt=attempt))
+        except BaseException as error:
+            self._not_sent(error, attempt)
+            raise
+        self._raise_refusal(refusals, attempt)
+
+    async def aadmit(self, *, attempt: int = 0) -> None:
+        """Ask the budgets, from a task. Raises CallRefused."""
+        try:
+            with internal_errors, _Refusals() as refusals:
+                self._admitted(await aadmit(self.record, self._intent(), attempt=attempt))
+        except BaseException as error:
+            self._not_sent(error, attempt)
+            raise
+        self._raise_refusal(refusals, attempt)
+
+    def prepared(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with what admission and accounting need changed in them, each change noted on the span."""
+        changed = arguments
+        if self.admission.output_tokens is not None:
+            changed = changed | self.reader.with_output_limit(changed, self.admission.output_tokens)
+            self.span.set_attributes(
+                {sc.OUTPUT_CLAMPED: True, sc.REQUEST_MAX_TOKENS: self.admission.output_tokens}
+            )
+        if self._line.settings.include_usage:
+            asked = self.reader.with_usage_asked(changed)
+            if asked:
+                self.hide = True
+                self.span.set_attribute(sc.USAGE_ASKED, True)
+                changed = changed | asked
+        return changed
+
+    # ---- on the wire
+
+    def before_attempt(self) -> None:
+        """An attempt is about to be sent. Raises AttemptRefused where a budget has no room for a repetition."""
+        if self._repeats():
+            try:
+                self.admit(attempt=self.record.attempts)
+            except CallRefused as refusal:
+                raise AttemptRefused(refusal) from self._error
+        self._begin_attempt()
+
+    async def abefore_attempt(self) -> None:
+        """As before_attempt, from a task."""
+        if self._repeats():
+            try:
+                await self.aadmit(attempt=self.record.attempts)
+            except CallRefused as refusal:
+                raise AttemptRefused(refusal) from self._error
+        self._begin_attempt()
+
+    def broke(self, error: BaseException) -> None:
+        """The attempt got no answer."""
+        self._error = error
+
+    def answered(self, status: int, body: bytes | None) -> None:
+        """The attempt got an answer; `body` None where it is still to be streamed."""
+        self._answered, self._status, self._body = True, status, body
+
+    def listen(self, status: int, *, streamed: bool) -> Sink:
+        """A sink for an answer that is still to be read; a good answer settles the call when it ends."""
+        self.answered(status, None)
+        self._streamed = streamed
+        if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
+            self._sink = Sink(self._stream_ended, self._stream_abandoned)
+        else:
+            self._sink = Sink(lambda _error, _left: None, lambda: None)
+        return self._sink
+
+    # ---- afterwards
+
+    def returned(self, result: Any) -> None:
+        """The SDK's method returned: settle now, unless a stream is still to be read."""
+        if self._sink is not None and self._sink.open and (self._status or 0) < 400:  # noqa: PLR2004 - HTTP
+            return
+        with internal_errors:
+            if not self._answered:
+                self._body = _serialised(result)
+        self._settle(partial(self._conclude_answer, None))
+
+    def failed(self, error: BaseException) -> None:
+        """The SDK's method raised."""
+        if self._sink is not None and self._sink.open:
+            self._sink.open = False
+        self._settle(partial(self._conclude_failure, error))
+
+    # ---- inside
+
+    def _intent(self) -> CallIntent:
+        facts = self.facts
+        return CallIntent(
+            price=self._price(facts.model, facts.service_tier),
+            input_tokens=facts.input_tokens_bound,
+            max_output_tokens=facts.max_output_tokens,
+            choices=facts.choices,
+            unbounded=facts.unbounded,
+            clampable=self._clampable,
+        )
+
+    def _price(self, model: str | None, service_tier: str | None) -> RateCard | Unpriced:
+        return self._line.prices.resolve(
+            provider=self.record.provider,
+            model=model,
+            base_url=self._base_url,
+            at=self.record.started,
+            service_tier=service_tier,
+        )
+
+    def _admitted(self, admission: Admission) -> None:
+        self.admission = admission
+        if admission.budgets:
+            self.span.set_attribute(sc.BUDGET_NAME, admission.budgets)
+        if admission.waited_ms:
+            self.span.set_attribute(sc.BUDGET_WAIT_MS, round(admission.waited_ms, 3))
+
+    def _raise_refusal(self, refusals: "_Refusals", attempt: int) -> None:
+        if refusals.refusal is not None:
+            self._not_sent(refusals.refusal, attempt)
+            raise refusals.refusal
+
+    def _not_sent(self, error: BaseException, attempt: int) -> None:
+        """Refused or interrupted: that ends a call before its first attempt; later ones leave the earlier to be settled."""
+        if attempt == 0:
+            self.record.reason = "refused by a budget" if isinstance(error, CallRefused) else "not sent"
+            self._settle(partial(self._conclude_failure, error))
+
+    def _repeats(self) -> bool:
+        """Close the books on the attempt before this one; True where a new hold is needed."""
+        record = self.record
+        if record.attempts == 0:
+            return False
+        outcome = self._attempt_outcome()
+        with internal_errors:
+            self._note_attempt(outcome)
+        if outcome == "unbilled":
+            return False
+        record.held = None
+        return bool(record.limits) and record.attempts <= _NEXT_ATTEMPT_LIMIT
+
+    def _note_attempt(self, outcome: _outcomes.Outcome) -> None:
+        record = self.record
+        record.error_type, record.http_status = self._error_type(self._error), self._status
+        billed = outcome != "unbilled"
+        record.estimate = self._upper_bound(None) if billed else None
+        self._line.ledger.writer.put(retry(record, record.attempts, billed=billed))
+        record.estimate = record.error_type = record.http_status = None
+
+    def _begin_attempt(self) -> None:
+        self.record.attempts += 1
+        self._status = self._body = self._error = self._sink = None
+        self._answered = False
+
+    def _attempt_outcome(self) -> _outcomes.Outcome:
+        if self._error is not None:
+            return _outcomes.of_exception(self._error)
+        if self._status is None:
+            return "unbilled"
+        facts = self.reader.response(self._received())
+        return _outcomes.of_status(self._status, provider_error=facts.error_type is not None or facts.error_message is not None)
+
+    def _received(self) -> bytes:
+        if self._body is None:
+            self._body = self._sink.received if self._sink else b""
+        return self._body
+
+    def _stream_ended(self, error: BaseException | None, left: bool) -> None:
+        self._settle(partial(self._conclude_stream, error, left))
+
+    def _stream_abandoned(self) -> None:
+        # Called by the garbage collector: the writer's thread settles it, because here no lock may be taken.
+        self._line.ledger.writer.defer(partial(self._stream_ended, None, True))
+
+    def _settle(self, conclude: Callable[[], ResponseFacts | None]) -> None:
+        """Fill the record by `conclude`, then bring it and its span to their end; whatever happens, once."""
+        if self._settled:
+            return
+        self._settled = True
+        record, facts = self.record, None
+        with internal_errors:
+            record.total_ms = (time.perf_counter() - self._began) * 1000
+            record.http_status = self._status
+            facts = conclude()
+            describe_end(self.span, record, facts, with_cost=self._line.settings.cost_attributes)
+        with internal_errors:
+            self._line.settle(record, self.span)
+
+    def _conclude_answer(self, error: BaseException | None) -> ResponseFacts:
+        """A whole answer, in JSON or as a finished stream."""
+        received = self._received()
+        facts = self.reader.stream(received) if self._streamed else self.reader.response(received)
+        self._book(facts)
+        if error is not None or facts.error_type is not None:
+            self._note_error(error, facts)
+        return facts
+
+    def _conclude_stream(self, error: BaseException | None, left: bool) -> ResponseFacts:
+        received = self._received()
+        sink = self._sink
+        if sink is not None and sink.first_at is not None and self._streamed:
+            self.record.ttft_ms = (sink.first_at - self._began) * 1000
+        facts = self.reader.stream(received) if self._streamed else self.reader.response(received)
+        cut = error is not None or (left and not facts.complete)
+        self._book(facts, cut=cut or not facts.complete)
+        if error is not None or facts.error_type is not None:
+            self._note_error(error, facts)
+        elif left and not facts.complete:
+            self.record.status = "cancelled"
+        elif not facts.complete:
+            self.record.status, self.record.error_type = "error", "incomplete_stream"
+        return facts
+
+    def _conclude_failure(self, error: BaseException) -> ResponseFacts | None:
+        """An exception left the SDK: what it means for the bill was seen on the wire, not in the exception."""
+        facts = None
+        outcome: _outcomes.Outcome = "unbilled"
+        if self.record.attempts:
+            outcome = self._attempt_outcome()
+            facts = self.reader.response(self._received()) if self._answered else None
+        self.record.outcome = outcome
+        if outcome == "billed" and facts is not None:
+            self._book(facts)
+        elif outcome == "unknown":
+            self._estimate(None, self.record.reason or "nobody can tell whether it was billed")
+        self._note_error(error, facts)
+        return facts
+
+    def _book(self, facts: ResponseFacts, *, cut: bool = False) -> None:
+        """The cost of an answer: what the wire states, else usage at its price, else an estimate, and never a silent 0."""
+        record = self.record
+        record.response_model, record.response_id, record.usage = facts.model, facts.response_id, facts.usage
+        if facts.cost_usd is not None:
+            record.cost, record.cost_source = to_nano(facts.cost_usd), "provider"
+        elif facts.usage is None:
+            self._estimate(facts, "the stream was cut before its usage came" if cut else "the answer carried no usage")
+        else:
+            self._price_usage(facts, facts.usage)
+
+    def _price_usage(self, facts: ResponseFacts, usage: Mapping[str, float]) -> None:
+        record = self.record
+        tier = facts.service_tier or self.facts.service_tier
+        reason = None
+        for model in dict.fromkeys((facts.model, self.facts.model)):
+            card = self._price(model, tier)
+            cost = card.cost(usage) if isinstance(card, RateCard) else card
+            if isinstance(card, RateCard) and isinstance(cost, int):
+                record.cost, record.cost_source, record.cost_rates = cost, card.source, card.rates()
+                return
+            reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
+        record.cost_source, record.reason = "unpriced", reason
+
+    def _estimate(self, facts: ResponseFacts | None, reason: str) -> None:
+        record = self.record
+        record.estimate, record.reason = self._upper_bound(facts), reason
+        record.cost_source = "unpriced" if record.estimate is None else "estimate"
+
+    def _upper_bound(self, facts: ResponseFacts | None) -> int | None:
+        """Nano-USD that the attempt cost at the most: its hold, or what the price says of the request and of what was seen."""
+        held = self.record.held.nano if self.record.held else None
+        bound = self._cost_bound()
+        if facts is not None and bound is not None and (facts.complete or self.admission.cut_stream == "estimate" or held is None):
+            # A byte-level tokenizer never makes more tokens than there are bytes.
+            seen = bound.nano(facts.visible_output_bytes)
+            return seen if held is None else min(seen, held)
+        if held is not None or bound is None:
+            return held
+        return bound.nano(self.facts.max_output_tokens or largest_output(self._price(self.facts.model, self.facts.service_tier)))
+
+    def _cost_bound(self) -> CostBound | None:
+        facts = self.facts
+        card = self._price(facts.model, facts.service_tier)
+        if not isinstance(card, RateCard):
+            return None
+        window = card.context_window
+        tokens = min(facts.input_tokens_bound, window) if window else facts.input_tokens_bound
+        return card.bound(tokens, choices=facts.choices)
+
+    def _note_error(self, error: BaseException | None, facts: ResponseFacts | None) -> None:
+        record = self.record
+        cancelled = error is not None and not isinstance(error, Exception)
+        record.status = "cancelled" if cancelled else "error"
+        record.error_type = (facts.error_type if facts else None) or self._error_type(error)
+        record.error_message = facts.error_message if facts else None
+
+    def _error_type(self, error: BaseException | None) -> str | None:
+        if error is not None:
+            return type(error).__name__
+        return str(self._status) if self._status is not None else None
+
+
+def _dimensions(line: Pipeline) -> dict[str, str]:
+    """Who and what the call belongs to: the configuration, overridden by the scopes in force."""
+    settings = line.settings
+    base = {f"tag:{key}": value for key, value in settings.tags.items()}
+    if settings.profile is not None:
+        base["profile"] = settings.profile
+    return {**base, **reach().dimensions}
+
+
+def _serialised(result: Any) -> bytes | None:
+    """The answer as JSON where the wire was not seen, as with a transport that is no httpx client at all."""
+    dump = getattr(result, "model_dump_json", None)
+    return dump().encode() if callable(dump) else None

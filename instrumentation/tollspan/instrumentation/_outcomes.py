@@ -1,0 +1,40 @@
+"""Whether an attempt was billed, judged by what was seen on the wire and never by the SDK's exception.
+
+An SDK's exception tells too little: its time-out covers a connection that was never made as well as an answer that was
+made and lost. No provider states who pays for a 5xx or for a request that timed out, so those are unknown, not free.
+"""
+
+from typing import Literal
+
+Outcome = Literal["billed", "unbilled", "unknown"]
+
+_NEVER_SENT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "InvalidURL",
+        "CookieConflict",
+    }
+)
+_UNKNOWN_4XX = frozenset({408, 499})
+_OWN_ERRORS = frozenset({500, 503, 529})
+_SERVER_ERROR = 500
+_CLIENT_ERROR = 400
+
+
+def of_status(status: int, *, provider_error: bool) -> Outcome:
+    """Judge an answer by its HTTP status; `provider_error` tells that its body is an error the provider wrote."""
+    if status < _CLIENT_ERROR:
+        return "billed"
+    if status < _SERVER_ERROR:
+        return "unknown" if status in _UNKNOWN_4XX else "unbilled"
+    return "unbilled" if status in _OWN_ERRORS and provider_error else "unknown"
+
+
+def of_exception(error: BaseException) -> Outcome:
+    """Judge an attempt that got no answer, by the class names of the transport's exception (httpx and httpx2 share them)."""
+    return "unbilled" if any(c.__name__ in _NEVER_SENT for c in type(error).__mro__) else "unknown"

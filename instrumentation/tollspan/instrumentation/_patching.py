@@ -1,0 +1,124 @@
+"""Installing the table: each row is put in place when its module is imported, and taken away without a trace.
+
+Nothing of an SDK or an HTTP library is imported for it.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any, Literal
+
+import wrapt
+
+from ._calls import CALL_SITES, CallSite
+from ._wires import WIRES, Wire, async_send_wrapper, send_wrapper
+from ._wrappers import Wrapper, wrapper_for
+
+_log = logging.getLogger("tollspan.instrumentation")
+
+State = Literal["waiting", "in place", "unresolved"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    owner: Any
+    attribute: str
+    original: Any
+    inherited: bool
+
+
+class Installation:
+    """What is patched in this process. `state` tells for each row and wire whether it is in place."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.state: dict[CallSite | Wire, State] = {}
+        self._patches: list[_Patch] = []
+        self._hooked: set[str] = set()
+        self._lock = threading.RLock()
+
+    def install(self) -> None:
+        """Patch what is imported, and arm what is not; harmless when it is done already."""
+        with self._lock:
+            if self.active:
+                return
+            self.active = True
+            for target in (*WIRES, *CALL_SITES):
+                self.state[target] = "waiting"
+            for name in dict.fromkeys(target.module for target in (*WIRES, *CALL_SITES)):
+                self._arm(name)
+
+    def remove(self) -> None:
+        """Put back every original, newest first. Calls in progress end as they began."""
+        with self._lock:
+            self.active = False
+            for patch in reversed(self._patches):
+                if patch.inherited:
+                    delattr(patch.owner, patch.attribute)
+                else:
+                    setattr(patch.owner, patch.attribute, patch.original)
+            self._patches.clear()
+            self.state.clear()
+
+    def _arm(self, name: str) -> None:
+        """An import hook cannot be taken back, so there is one for each module, and it looks whether we are active."""
+        if name in sys.modules:
+            self._imported(sys.modules[name])
+        if name not in self._hooked:
+            self._hooked.add(name)
+            wrapt.register_post_import_hook(self._imported, name)
+
+    def _imported(self, module: ModuleType) -> None:
+        with self._lock:
+            if not self.active:
+                return
+            for wire in WIRES:
+                if wire.module == module.__name__ and self.state[wire] == "waiting":
+                    sync = self._patch(module, f"{wire.sync_client}.send", send_wrapper(module))
+                    both = self._patch(module, f"{wire.async_client}.send", async_send_wrapper(module)) and sync
+                    self._note(wire, both, wire.module)
+            for site in CALL_SITES:
+                if site.module == module.__name__ and self.state[site] == "waiting":
+                    self._note(site, self._patch(module, site.name, wrapper_for(site)), site.name)
+
+    def _note(self, target: CallSite | Wire, done: bool, name: str) -> None:
+        self.state[target] = "in place" if done else "unresolved"
+        if not done and not (isinstance(target, CallSite) and _older(target)):
+            _log.warning("%s.%s is not there: this version of it is not covered; see `tollspan doctor`", target.module, name)
+
+    def _patch(self, module: ModuleType, name: str, wrapper: Wrapper) -> bool:
+        try:
+            owner, attribute, original = wrapt.resolve_path(module, name)
+        except AttributeError:
+            return False
+        inherited = attribute not in vars(owner)
+        self._patches.append(_Patch(owner, attribute, vars(owner).get(attribute, original), inherited))
+        setattr(owner, attribute, wrapt.FunctionWrapper(original, wrapper))
+        return True
+
+
+def sdk_version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _older(site: CallSite) -> bool:
+    """Whether the installed SDK is older than the method is expected to be."""
+    installed = sdk_version(site.sdk)
+    return installed is not None and _numbers(installed) < _numbers(site.since)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+
+INSTALLATION = Installation()
+"""The one installation of the process."""
+

@@ -1,0 +1,28 @@
+"""Readers: pure functions from the bytes of an API flavour to the facts that admission, ledger and span need.
+
+No SDK, HTTP library or OpenTelemetry is imported here. A new flavour is one module and one entry in `READERS`.
+"""
+
+from tollspan.instrumentation._readers._anthropic_messages import ANTHROPIC_MESSAGES
+from tollspan.instrumentation._readers._facts import Reader, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._openai_chat import OPENAI_CHAT
+from tollspan.instrumentation._readers._openai_responses import OPENAI_RESPONSES
+
+__all__ = ["READERS", "Reader", "RequestFacts", "ResponseFacts", "reader_for_path"]
+
+READERS: tuple[Reader, ...] = (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES)
+
+# Whole paths that are too general to be told by their end: OpenAI's `/threads/{id}/messages` ends in one of them too.
+_WHOLE_PATHS: dict[str, Reader] = {"/messages": ANTHROPIC_MESSAGES}
+
+
+def reader_for_path(path: str) -> Reader | None:
+    """The reader of the flavour that POST requests to this URL path speak, or None.
+
+    A query string and a trailing slash are ignored.
+    """
+    bare = path.partition("?")[0].rstrip("/")
+    for reader in READERS:
+        if bare.endswith(reader.path_suffixes):
+            return reader
+    return _WHOLE_PATHS.get(bare)

@@ -1,0 +1,247 @@
+"""Anthropic's Messages API, as Anthropic and the servers compatible with it speak it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tollspan.instrumentation._readers import _bounds as bounds
+from tollspan.instrumentation._readers import _sse as sse
+from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
+
+# Anthropic's guide "Vision": an image is scaled down to at most 4,784 tokens on the newest models, 1,600 on others.
+IMAGE_TOKENS = 5_000
+# Anthropic's guide "Tool use": a tool of its own that the client runs brings up to 735 hidden tokens and a prompt of 499.
+CLIENT_TOOL_TOKENS = 1_500
+# The API refuses a smaller budget for thinking, and one that is not below `max_tokens`.
+_FEWEST_THINKING_TOKENS = 1_024
+
+_ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
+    "max_tokens": ("gen_ai.request.max_tokens", sse.count),
+    "stop_sequences": ("gen_ai.request.stop_sequences", bounds.strings),
+    "temperature": ("gen_ai.request.temperature", bounds.number),
+    "top_k": ("gen_ai.request.top_k", bounds.number),
+    "top_p": ("gen_ai.request.top_p", bounds.number),
+}
+_OWN_TOOLS = frozenset({"custom"})
+_CLIENT_TOOLS = ("bash_", "computer_20", "memory_", "text_editor_")
+_UNBOUNDED = {
+    "mcp_servers": "hosted tool mcp",
+    "container": "container",
+    "fallbacks": "fallback models",
+    "compaction": "server-side compaction",
+    "thread": "thread",
+}
+_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+class _AnthropicMessages:
+    """`POST .../v1/messages`."""
+
+    __slots__ = ()
+    name = "anthropic.messages"
+    vendor = "anthropic"
+    operation = "chat"
+    path_suffixes: tuple[str, ...] = ("/v1/messages",)
+
+    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+        """See `Reader.request`."""
+        asked = bounds.effective(body)
+        tools = bool(asked.get("tools") or asked.get("output_config") or asked.get("output_format"))
+        tokens, endless = bounds.input_bound(asked, "messages", _MEDIA, tools=tools)
+        own_tools = sum(map(_is_client_tool, _listed(asked.get("tools"))))
+        return RequestFacts(
+            model=sse.text(asked.get("model")),
+            stream=bool(asked.get("stream")),
+            input_tokens_bound=tokens + own_tools * CLIENT_TOOL_TOKENS,
+            max_output_tokens=sse.count(asked.get("max_tokens")),
+            unbounded=_unbounded(asked) or endless,
+            service_tier=_tier(asked),
+            attributes=bounds.attributes(asked, _ATTRIBUTES),
+        )
+
+    def response(self, body: bytes) -> ResponseFacts:
+        """See `Reader.response`."""
+        answer = sse.parsed_object(body)
+        facts = _facts(answer, answer.get("usage"), answer.get("stop_reason"))
+        facts.error_type, facts.error_message = sse.failure(sse.error_in(answer))
+        return facts
+
+    def stream(self, received: bytes) -> ResponseFacts:
+        """See `Reader.stream`. The last `message_delta` holds the final counts, over those of `message_start`.
+
+        The output of `message_start` is a placeholder: a stream cut before a `message_delta` has no known usage.
+        """
+        stream = sse.normal(received)
+        start = next(_typed(sse.oldest(stream, b'"message_start"'), "message_start"), {}).get("message")
+        last = next(_typed(sse.newest(stream, b'"message_delta"'), "message_delta"), {})
+        message = start if isinstance(start, dict) else {}
+        facts = _facts(message, _overlaid(message.get("usage"), last.get("usage")), sse.at(last, "delta", "stop_reason"))
+        facts.complete = _is_stopped(stream)
+        if facts.usage is None:
+            facts.visible_output_bytes = sum(map(_visible, sse.events(stream)))
+        if not facts.complete:
+            error = next(_typed(sse.newest(stream, b'"error"', start=-sse.TAIL_BYTES), "error"), {}).get("error")
+            facts.error_type, facts.error_message = sse.failure(error)
+        return facts
+
+    def is_complete(self, tail: bytes) -> bool:
+        """See `Reader.is_complete`: `message_stop`."""
+        return _is_stopped(sse.normal(tail))
+
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """See `Reader.with_output_limit`. A budget for thinking is lowered with it, since it has to stay below.
+
+        Where no allowed budget is left below it, thinking is switched off.
+        """
+        asked = bounds.effective(arguments)
+        changes: dict[str, Any] = {"max_tokens": bounds.limited(asked, "max_tokens", tokens)}
+        thinking = asked.get("thinking")
+        if isinstance(thinking, Mapping) and (sse.count(thinking.get("budget_tokens")) or 0) >= changes["max_tokens"]:
+            budget = changes["max_tokens"] - 1
+            enough = budget >= _FEWEST_THINKING_TOKENS
+            changes["thinking"] = {**thinking, "budget_tokens": budget} if enough else {"type": "disabled"}
+        return bounds.placed(arguments, changes)
+
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 (the protocol's)
+        """See `Reader.with_usage_asked`: a stream of this flavour always reports its usage."""
+        return None
+
+
+ANTHROPIC_MESSAGES = _AnthropicMessages()
+
+
+def _facts(message: Mapping[str, Any], usage: object, stop_reason: object) -> ResponseFacts:
+    reason = sse.text(stop_reason)
+    return ResponseFacts(
+        model=sse.text(message.get("model")),
+        response_id=sse.text(message.get("id")),
+        usage=_usage(usage) if isinstance(usage, dict) else None,
+        finish_reasons=() if reason is None else (reason,),
+        service_tier=_tier(usage) if isinstance(usage, dict) else None,
+    )
+
+
+def _tier(source: Mapping[str, Any]) -> str | None:
+    """The service tier; `fast` where the speed says so, since it is what sets the price then."""
+    return "fast" if source.get("speed") == "fast" else sse.text(source.get("service_tier"))
+
+
+def _usage(raw: Mapping[str, Any]) -> dict[str, float] | None:
+    """tollspan's usage of a usage object; None where input or output is not a count.
+
+    Anthropic's `input_tokens` leaves out cached tokens, which are added here. The headline also leaves out compaction,
+    which the same model does at the same price (SDK reference, `BetaUsage.iterations`), so its iterations are added. Not
+    so the iterations of an advisor: those are another model's, at another price.
+    """
+    extra = [item for item in _listed(raw.get("iterations")) if sse.at(item, "type") == "compaction"]
+    sums = {key: _sum(key, raw, extra) for key in (*_INPUT, "output_tokens")}
+    if sse.count(raw.get("input_tokens")) is None or sse.count(raw.get("output_tokens")) is None:
+        return None
+    usage: dict[str, float] = {"tokens_in": sum(sums[key] for key in _INPUT), "tokens_out": sums["output_tokens"]}
+    written = sums["cache_creation_input_tokens"]
+    parts = {
+        "tokens_cache_read": sums["cache_read_input_tokens"],
+        "tokens_cache_write": written,
+        **_written_for(written, raw, extra),
+        "tokens_reasoning": sse.count(sse.at(raw.get("output_tokens_details"), "thinking_tokens")),
+        "web_searches": sse.count(sse.at(raw.get("server_tool_use"), "web_search_requests")),
+    }
+    return usage | {key: value for key, value in parts.items() if value}
+
+
+def _sum(key: str, *sources: Any) -> int:
+    raw, extra = sources
+    return sum(sse.count(sse.at(source, key)) or 0 for source in (raw, *extra))
+
+
+def _written_for(written: int, raw: Mapping[str, Any], extra: Sequence[Any]) -> dict[str, int]:
+    """Cache writes by time to live. Where the total grew past its detail, the rest goes to the kind that was asked for."""
+    sources = [source.get("cache_creation") for source in (raw, *extra)]
+    short, long = (_sum(f"ephemeral_{kind}_input_tokens", None, sources) for kind in ("5m", "1h"))
+    if short + long != written:
+        short, long = (0, written) if long and not short else (written - long, long) if written >= long else (0, 0)
+    return {"tokens_cache_write_5m": short, "tokens_cache_write_1h": long}
+
+
+def _typed(events: Iterator[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    return (event for event in events if event.get("type") == kind)
+
+
+def _overlaid(start: object, last: object) -> dict[str, Any] | None:
+    """The counts of the last `message_delta` over those of `message_start`; they are cumulative, so nothing is added up."""
+    if not isinstance(last, dict) or sse.count(last.get("output_tokens")) is None:
+        return None
+    known = start if isinstance(start, dict) else {}
+    return {**known, **{key: value for key, value in last.items() if value is not None}}
+
+
+def _is_stopped(stream: bytes) -> bool:
+    stops = _typed(sse.newest(stream, b'"message_stop"', start=-sse.TAIL_BYTES), "message_stop")
+    return next(stops, None) is not None
+
+
+def _visible(event: Mapping[str, Any]) -> int:
+    """Bytes of text, thinking and arguments of calls in one event."""
+    kind = event.get("type")
+    if kind == "content_block_delta":
+        delta = event.get("delta")
+        return sum(sse.spoken_bytes(sse.at(delta, key)) for key in ("text", "thinking", "partial_json", "content"))
+    if kind == "content_block_start":
+        block = event.get("content_block")
+        return sum(sse.spoken_bytes(sse.at(block, key)) for key in ("text", "thinking", "name"))
+    return 0
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, bounds.SEQUENCES) else ()
+
+
+def _kind(tool: object) -> str:
+    return sse.text(tool.get("type") if isinstance(tool, Mapping) else getattr(tool, "type", None)) or ""
+
+
+def _is_client_tool(tool: object) -> bool:
+    return _kind(tool).startswith(_CLIENT_TOOLS)
+
+
+def _unbounded(asked: Mapping[str, Any]) -> str | None:
+    hosted = [tool for tool in _listed(asked.get("tools")) if not _is_client_tool(tool)]
+    return bounds.given(asked, _UNBOUNDED) or bounds.hosted_tool(hosted, _OWN_TOOLS) or _compaction(asked)
+
+
+def _compaction(asked: Mapping[str, Any]) -> str | None:
+    management = asked.get("context_management")
+    edits = _listed(management.get("edits")) if isinstance(management, Mapping) else ()
+    return "server-side compaction" if any(_kind(edit).startswith("compact") for edit in edits) else None
+
+
+def _read_image(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    source = part.get("source")
+    if not isinstance(source, Mapping):
+        return None
+    return IMAGE_TOKENS, _elsewhere("image", source), bounds.without(part, "source")
+
+
+def _read_document(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    source = part.get("source")
+    if not isinstance(source, Mapping) or source.get("type") in {"text", "content"}:
+        return None
+    reason = _elsewhere("document", source)
+    tokens, unknown = (0, None) if reason else bounds.file_tokens(source.get("data"))
+    return tokens, reason or unknown, bounds.without(part, "source")
+
+
+def _elsewhere(what: str, source: Mapping[str, Any]) -> str | None:
+    if source.get("type") == "url":
+        return f"{what} by URL"
+    return "file held by the server" if source.get("type") == "file" or source.get("file_id") else None
+
+
+def _read_upload(_part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    return 0, "file held by the server", ()
+
+
+_MEDIA: dict[str, bounds.MediaReader] = {
+    "container_upload": _read_upload,
+    "document": _read_document,
+    "image": _read_image,
+}

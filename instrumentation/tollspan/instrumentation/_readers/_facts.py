@@ -1,0 +1,85 @@
+"""What a reader tells of a request and of its answer, in the same words for every API flavour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Protocol
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestFacts:
+    """A request as admission and the span need it; nothing of its content is kept.
+
+    `input_tokens_bound` is an upper bound on the billed input tokens of one attempt. `max_output_tokens` is the caller's
+    explicit maximum for each choice, or None. `choices` is how many outputs each attempt may bill. `unbounded` says why
+    the cost of this request has no bound that can be computed here (hosted tools, state held by the server, remote
+    media), or None. `attributes` are request attributes of the OpenTelemetry GenAI conventions.
+    """
+
+    model: str | None = None
+    stream: bool = False
+    input_tokens_bound: int = 0
+    max_output_tokens: int | None = None
+    choices: int = 1
+    unbounded: str | None = None
+    service_tier: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class ResponseFacts:
+    """An answer as the ledger and the span need it.
+
+    `usage` is in tollspan's token meaning (every token inside `tokens_in` and `tokens_out`), or None where the answer
+    carried none: None is unknown, 0 is zero. `cost_usd` is a cost that the wire itself stated. `complete` is False for a
+    stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and tool
+    arguments seen so far; it is only filled in where a stream ended without usage.
+    """
+
+    model: str | None = None
+    response_id: str | None = None
+    usage: dict[str, float] | None = None
+    finish_reasons: tuple[str, ...] = ()
+    service_tier: str | None = None
+    cost_usd: Decimal | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    complete: bool = True
+    visible_output_bytes: int = 0
+
+
+class Reader(Protocol):
+    """One API flavour on the wire. All methods are pure, and none raises for any input of the declared types."""
+
+    name: str
+    """The flavour: `openai.chat`, `openai.responses`, `anthropic.messages`."""
+    vendor: str
+    """The provider whose flavour this is, in OpenTelemetry's spelling; what an unknown host is taken for."""
+    operation: str
+    """`gen_ai.operation.name` of its calls."""
+    path_suffixes: tuple[str, ...]
+    """How the URL paths of its POST requests end."""
+
+    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+        """Facts of a request, from its JSON body or from an SDK's keyword arguments of the same shape."""
+        ...
+
+    def response(self, body: bytes) -> ResponseFacts:
+        """Facts of a whole JSON answer, success or error."""
+        ...
+
+    def stream(self, received: bytes) -> ResponseFacts:
+        """Facts of a stream, from the bytes received of it (whole, cut anywhere, or with a part of its middle left out)."""
+        ...
+
+    def is_complete(self, tail: bytes) -> bool:
+        """Whether the last bytes of a stream hold its terminal event."""
+        ...
+
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """The keyword arguments to change so that each choice gives at most `tokens` output tokens."""
+        ...
+
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The keyword arguments to change so that a stream reports its usage; None where it will without."""
+        ...

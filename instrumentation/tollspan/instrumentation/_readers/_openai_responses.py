@@ -1,0 +1,218 @@
+"""OpenAI's Responses API."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tollspan.instrumentation._readers import _bounds as bounds
+from tollspan.instrumentation._readers import _sse as sse
+from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._openai_chat import MEDIA as CHAT_MEDIA
+from tollspan.instrumentation._readers._openai_chat import cost_of, file_bound, image_tokens
+
+# The API refuses a smaller `max_output_tokens`.
+FEWEST_OUTPUT_TOKENS = 16
+
+_TERMINAL = {
+    b'"response.completed"': "response.completed",
+    b'"response.incomplete"': "response.incomplete",
+    b'"response.failed"': "response.failed",
+}
+_UNFINISHED = frozenset({"in_progress", "queued"})
+_ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
+    "max_output_tokens": ("gen_ai.request.max_tokens", sse.count),
+    "service_tier": ("openai.request.service_tier", sse.text),
+    "temperature": ("gen_ai.request.temperature", bounds.number),
+    "top_p": ("gen_ai.request.top_p", bounds.number),
+}
+_OWN_TOOLS = frozenset({"custom", "function", "namespace"})
+_UNBOUNDED = {
+    "previous_response_id": "previous_response_id",
+    "conversation": "conversation",
+    "prompt": "stored prompt",
+    "background": "background response",
+    "context_management": "server-side compaction",
+    "plugins": "hosted plugins",
+    "models": "fallback models",
+}
+_PARTS: sse.Parts = (
+    ("tokens_cache_read", (("input_tokens_details", "cached_tokens"),)),
+    ("tokens_cache_write", (("input_tokens_details", "cache_write_tokens"),)),
+    ("tokens_reasoning", (("output_tokens_details", "reasoning_tokens"),)),
+    ("tokens_audio_in", (("input_tokens_details", "audio_tokens"),)),
+    ("tokens_audio_out", (("output_tokens_details", "audio_tokens"),)),
+)
+
+
+class _OpenAIResponses:
+    """`POST .../responses`."""
+
+    __slots__ = ()
+    name = "openai.responses"
+    vendor = "openai"
+    operation = "chat"
+    path_suffixes: tuple[str, ...] = ("/responses",)
+
+    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+        """See `Reader.request`."""
+        asked = bounds.effective(body)
+        tools = bool(asked.get("tools") or asked.get("text") or asked.get("text_format"))
+        tokens, endless = bounds.input_bound(asked, "input", _MEDIA, tools=tools)
+        return RequestFacts(
+            model=sse.text(asked.get("model")),
+            stream=bool(asked.get("stream")),
+            input_tokens_bound=tokens,
+            max_output_tokens=sse.count(asked.get("max_output_tokens")),
+            unbounded=_unbounded(asked) or endless,
+            service_tier=sse.text(asked.get("service_tier")),
+            attributes=bounds.attributes(asked, _ATTRIBUTES),
+        )
+
+    def response(self, body: bytes) -> ResponseFacts:
+        """See `Reader.response`. The status stands for a finish reason, or the reason of an incomplete answer does."""
+        answer = sse.parsed_object(body)
+        facts = _facts(answer)
+        facts.error_type, facts.error_message = sse.failure(sse.error_in(answer))
+        return facts
+
+    def stream(self, received: bytes) -> ResponseFacts:
+        """See `Reader.stream`. The terminal event holds the whole response, its usage included."""
+        stream = sse.normal(received)
+        terminal = _terminal(stream)
+        if terminal is None:
+            return _walked(stream)
+        answer = terminal["response"]
+        facts = _facts(answer)
+        facts.error_type, facts.error_message = sse.failure(answer.get("error"))
+        if facts.usage is None:
+            facts.visible_output_bytes = sum(map(_visible, sse.events(stream)))
+        return facts
+
+    def is_complete(self, tail: bytes) -> bool:
+        """See `Reader.is_complete`: `response.completed`, `.incomplete` or `.failed`."""
+        return _terminal(sse.normal(tail)) is not None
+
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """See `Reader.with_output_limit`. Never below `FEWEST_OUTPUT_TOKENS`, which the API would refuse."""
+        limit = bounds.limited(bounds.effective(arguments), "max_output_tokens", max(tokens, FEWEST_OUTPUT_TOKENS))
+        return bounds.placed(arguments, {"max_output_tokens": limit})
+
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 (the protocol's)
+        """See `Reader.with_usage_asked`: a stream of this flavour always reports its usage."""
+        return None
+
+
+OPENAI_RESPONSES = _OpenAIResponses()
+
+
+def _facts(answer: Mapping[str, Any]) -> ResponseFacts:
+    """What a response object tells, but for its error."""
+    status = sse.text(answer.get("status"))
+    reason = sse.text(sse.at(answer.get("incomplete_details"), "reason")) or status
+    return ResponseFacts(
+        model=sse.text(answer.get("model")),
+        response_id=sse.text(answer.get("id")),
+        usage=_usage(answer),
+        finish_reasons=() if reason is None or status in _UNFINISHED else (reason,),
+        service_tier=sse.text(answer.get("service_tier")),
+        cost_usd=cost_of(answer.get("usage")),
+    )
+
+
+def _usage(answer: Mapping[str, Any]) -> dict[str, float] | None:
+    """tollspan's usage of a response object; None where input or output is not a count."""
+    raw = answer.get("usage")
+    tokens_in, tokens_out = sse.count(sse.at(raw, "input_tokens")), sse.count(sse.at(raw, "output_tokens"))
+    if not isinstance(raw, dict) or tokens_in is None or tokens_out is None:
+        return None
+    usage: dict[str, float] = {"tokens_in": tokens_in, "tokens_out": tokens_out, **sse.counts(raw, _PARTS)}
+    if searches := _web_searches(answer.get("output")):
+        usage["web_searches"] = searches
+    return usage
+
+
+def _web_searches(output: object) -> int:
+    """The billed web searches: calls of the tool that searched. Opening a page found is no search of its own."""
+    items = output if isinstance(output, list) else ()
+    calls = [item for item in items if sse.at(item, "type") == "web_search_call"]
+    return sum(sse.at(call, "action", "type") in {None, "search"} for call in calls)
+
+
+def _terminal(stream: bytes) -> dict[str, Any] | None:
+    for mark, kind in _TERMINAL.items():
+        for event in sse.newest(stream, mark):
+            if event.get("type") == kind and isinstance(event.get("response"), dict):
+                return event
+    return None
+
+
+def _walked(stream: bytes) -> ResponseFacts:
+    """The facts of a stream without its terminal event, from all of its events."""
+    facts = ResponseFacts(complete=False)
+    for event in sse.events(stream):
+        answer = event.get("response")
+        if isinstance(answer, dict):
+            facts.model = sse.text(answer.get("model")) or facts.model
+            facts.response_id = sse.text(answer.get("id")) or facts.response_id
+            facts.service_tier = sse.text(answer.get("service_tier")) or facts.service_tier
+        if event.get("type") == "error" or event.get("error"):
+            facts.error_type, facts.error_message = sse.failure(sse.error_in(event))
+        facts.visible_output_bytes += _visible(event)
+    return facts
+
+
+def _visible(event: Mapping[str, Any]) -> int:
+    """Bytes of text, reasoning and arguments of calls in one event; audio comes as base64 and is left out."""
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind.endswith(".delta") or kind == "response.audio.delta":
+        return 0
+    delta = event.get("delta")
+    return sse.utf8_bytes(delta) if isinstance(delta, str) else 0
+
+
+def _unbounded(asked: Mapping[str, Any]) -> str | None:
+    if reason := bounds.given(asked, _UNBOUNDED) or bounds.hosted_tool(asked.get("tools"), _OWN_TOOLS):
+        return reason
+    reasoning = asked.get("reasoning")
+    if isinstance(reasoning, Mapping) and reasoning.get("mode") == "pro":
+        return "reasoning mode pro"
+    items = asked.get("input")
+    return _held(items) if isinstance(items, bounds.SEQUENCES) else None
+
+
+def _held(items: Sequence[object]) -> str | None:
+    """Why the items of an input are more than they show: some only name what the server holds."""
+    for item in items:
+        if type(item) is not dict:
+            continue
+        kind = item.get("type")
+        if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
+            return "item held by the server"
+        if kind == "additional_tools" and (reason := bounds.hosted_tool(item.get("tools"), _OWN_TOOLS)):
+            return reason
+    return None
+
+
+def _read_image(part: Mapping[str, Any], model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    if part.get("file_id"):
+        return 0, "file held by the server", ()
+    image = part.get("image_url")
+    return (*image_tokens(image, model), bounds.without(part, "image_url")) if isinstance(image, str) else None
+
+
+def _read_file(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    return *file_bound(part), bounds.without(part, "file_data", "file_id", "file_url")
+
+
+def _read_generated(part: Mapping[str, Any], model: str) -> tuple[int, str | None, bounds.Rest] | None:
+    if not isinstance(part.get("result"), str):
+        return 0, "image held by the server", ()
+    return *image_tokens(part["result"], model), bounds.without(part, "result")
+
+
+_MEDIA: dict[str, bounds.MediaReader] = {
+    **CHAT_MEDIA,
+    "computer_screenshot": _read_image,
+    "image_generation_call": _read_generated,
+    "input_file": _read_file,
+    "input_image": _read_image,
+}

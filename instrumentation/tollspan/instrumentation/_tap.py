@@ -1,0 +1,238 @@
+"""Byte taps: an answer's bytes pass through to the SDK, and a copy of the references is read when the stream has ended.
+
+Nothing of the SDK is wrapped, so its iterators, managers and helpers are what they are without us. Nothing is parsed
+while the stream runs.
+"""
+
+import contextlib
+import re
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+_KEEP_HEAD = 1 << 20
+_KEEP_TAIL = 4 << 20
+_COMPACT_AT = 16 << 20
+
+_EMPTY_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Sink:
+    """Collects what one stream delivered, and reports its end once: finished, broken by an error, closed, or abandoned.
+
+    `on_end` gets the error or None, and whether the stream was left before its end. `on_abandoned` is called by the
+    garbage collector, perhaps while a lock of ours is held: it must take none.
+    """
+
+    __slots__ = ("chunks", "encoding", "first_at", "on_abandoned", "on_end", "open", "size")
+
+    def __init__(
+        self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]
+    ) -> None:
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.encoding = "identity"
+        self.first_at: float | None = None
+        self.open = True
+        self.on_end = on_end
+        self.on_abandoned = on_abandoned
+
+    @property
+    def received(self) -> bytes:
+        """All that was received (of a very long stream its head and its tail), with its content coding undone."""
+        return decoded(b"".join(self.chunks), self.encoding)
+
+    def take(self, chunk: bytes) -> None:
+        if self.first_at is None:
+            self.first_at = time.perf_counter()
+        self.chunks.append(chunk)
+        self.size += len(chunk)
+        if self.size > _COMPACT_AT:
+            self._compact()
+
+    def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
+        if self.open:
+            self.open = False
+            self.on_end(error, left)
+
+    def abandon(self) -> None:
+        if self.open:
+            self.open = False
+            self.on_abandoned()
+
+    def _compact(self) -> None:
+        """Keep the head and the tail: usage stands in the first or in the last events of every flavour."""
+        received = b"".join(self.chunks)
+        self.chunks = [received[:_KEEP_HEAD], b"\n\n", received[-_KEEP_TAIL:]]
+        self.size = sum(map(len, self.chunks))
+
+
+def decoded(data: bytes, encoding: str) -> bytes:
+    """Bytes with their HTTP content coding undone as far as they go; as they are where the coding is not known here."""
+    with contextlib.suppress(zlib.error):
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data)
+    # httpx asks for these two only where their libraries are installed.
+    if encoding == "br":
+        return _brotli(data)
+    if encoding == "zstd":
+        return _zstd(data)
+    return data
+
+
+def _brotli(data: bytes) -> bytes:
+    try:
+        import brotli  # noqa: PLC0415 - installed where it is needed
+    except ImportError:
+        import brotlicffi as brotli  # noqa: PLC0415 - installed where it is needed
+    return bytes(brotli.Decompressor().process(data))
+
+
+def _zstd(data: bytes) -> bytes:
+    import zstandard  # noqa: PLC0415 - installed where it is needed
+
+    return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(data))
+
+
+class HideUsage:
+    """Drops the chunk that only our own `include_usage` has brought, and the `"usage":null` it put into the others.
+
+    Events are handed on whole; a part of one waits for its rest.
+    """
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, chunk: bytes) -> bytes:
+        data = self._rest + chunk if self._rest else chunk
+        end = max(data.rfind(b"\n\n"), data.rfind(b"\n\r\n"))
+        if end < 0:
+            self._rest = data
+            return b""
+        cut = end + (2 if data.startswith(b"\n\n", end) else 3)
+        self._rest = data[cut:]
+        return self._clean(data[:cut])
+
+    def rest(self) -> bytes:
+        """What is left when the stream has ended."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def _clean(self, events: bytes) -> bytes:
+        if b'"usage"' not in events:
+            return events
+        # A quote inside generated text is escaped, so this pattern can only be the key itself.
+        events = events.replace(b',"usage":null', b"")
+        if b'"usage"' not in events or not _EMPTY_CHOICES.search(events):
+            return events
+        kept, start = [], 0
+        for match in _EVENT_END.finditer(events):
+            event = events[start : match.end()]
+            if not (b'"usage"' in event and _EMPTY_CHOICES.search(event)):
+                kept.append(event)
+            start = match.end()
+        return b"".join(kept) + events[start:]
+
+
+class ByteStream(Protocol):
+    """What httpx calls a sync byte stream."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
+class AsyncByteStream(Protocol):
+    """What httpx calls an async byte stream."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+class Tap:
+    """A sync byte stream that a sink listens to. Mixed with the HTTP library's own base class, which it checks for."""
+
+    def __init__(self, stream: ByteStream, sink: Sink, hide: HideUsage | None) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._hide = hide
+
+    # A generator function: openai iterates the stream a second time to drain it.
+    def __iter__(self) -> Iterator[bytes]:
+        sink, hide = self._sink, self._hide
+        try:
+            if hide is None:
+                for chunk in self._stream:
+                    sink.take(chunk)
+                    yield chunk
+            else:
+                for chunk in self._stream:
+                    sink.take(chunk)
+                    shown = hide(chunk)
+                    if shown:
+                        yield shown
+                if rest := hide.rest():
+                    yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            sink.end(error)
+            raise
+        sink.end()
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            self._sink.end(left=True)
+
+    def __del__(self) -> None:
+        self._sink.abandon()
+
+
+class AsyncTap:
+    """As Tap, for async byte streams."""
+
+    def __init__(self, stream: AsyncByteStream, sink: Sink, hide: HideUsage | None) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._hide = hide
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        sink, hide = self._sink, self._hide
+        try:
+            if hide is None:
+                async for chunk in self._stream:
+                    sink.take(chunk)
+                    yield chunk
+            else:
+                async for chunk in self._stream:
+                    sink.take(chunk)
+                    shown = hide(chunk)
+                    if shown:
+                        yield shown
+                if rest := hide.rest():
+                    yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            sink.end(error)
+            raise
+        sink.end()
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._sink.end(left=True)
+
+    def __del__(self) -> None:
+        self._sink.abandon()
+
+
+def tap_class(tap: type[Any], base: type[Any]) -> type[Any]:
+    """A tap that is an instance of the HTTP library's own stream class, too."""
+    return type(tap.__name__, (tap, base), {"__module__": __name__})

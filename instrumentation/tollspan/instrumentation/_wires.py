@@ -1,0 +1,207 @@
+"""The wire: every attempt passes here before it is sent, the SDK's own retries included, and every answer passes back.
+
+One public method is wrapped for each HTTP library: `Client.send` and `AsyncClient.send`. Requests to other endpoints
+pass after one look at their path.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from tollspan.budget import CallRefused
+from tollspan.ledger import internal_errors
+
+from ._call import CURRENT, AttemptRefused, Call
+from ._readers import Reader, reader_for_path
+from ._tap import AsyncTap, HideUsage, Tap, tap_class
+from ._wrappers import Wrapper, open_call
+
+uncovered: Counter[str] = Counter()
+"""Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One HTTP library: its module, and the two classes whose `send` carries the requests."""
+
+    module: str
+    sync_client: str = "Client"
+    async_client: str = "AsyncClient"
+
+
+WIRES = (Wire("httpx2"), Wire("httpx"))
+
+
+def send_wrapper(library: ModuleType) -> Wrapper:
+    """The wrapper of `Client.send` of httpx or httpx2."""
+    tap = tap_class(Tap, library.SyncByteStream)
+
+    def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 - wrapt's signature
+        request = args[0] if args else kwargs["request"]
+        reader = _reader(request)
+        if reader is None:
+            return wrapped(*args, **kwargs)
+        call, is_new = _call_for(reader, request)
+        if call is None:
+            return wrapped(*args, **kwargs)
+        if is_new:
+            _admit_new(call)
+        call.before_attempt()
+        own = _claim(call)
+        try:
+            response = wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.broke(error)
+            if own:
+                call.failed(error)
+            raise
+        finally:
+            _release(own)
+        return _answered(call, library, response, tap, own=own)
+
+    return send
+
+
+def async_send_wrapper(library: ModuleType) -> Wrapper:
+    """The wrapper of `AsyncClient.send` of httpx or httpx2."""
+    tap = tap_class(AsyncTap, library.AsyncByteStream)
+
+    async def send(
+        wrapped: Callable[..., Awaitable[Any]],
+        client: Any,  # noqa: ARG001 - wrapt's signature
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        request = args[0] if args else kwargs["request"]
+        reader = _reader(request)
+        if reader is None:
+            return await wrapped(*args, **kwargs)
+        call, is_new = _call_for(reader, request)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        if is_new:
+            await _aadmit_new(call)
+        await call.abefore_attempt()
+        own = _claim(call)
+        try:
+            response = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.broke(error)
+            if own:
+                call.failed(error)
+            raise
+        finally:
+            _release(own)
+        return _answered(call, library, response, tap, own=own)
+
+    return send
+
+
+def _reader(request: Any) -> Reader | None:
+    return reader_for_path(request.url.path) if request.method == "POST" else None
+
+
+def _call_for(reader: Reader, request: Any) -> tuple[Call | None, bool]:
+    """The call that this request belongs to, and whether it was opened just now."""
+    here = CURRENT.get()
+    if isinstance(here, Call):
+        return here, False
+    if here is not None and here.call is not None:
+        return here.call, False
+    call = open_call(reader, request.url, _body(request), clampable=False)
+    if here is not None:
+        here.call = call
+    else:
+        with _lock:
+            uncovered[request.url.path] += 1
+    return call, True
+
+
+def _body(request: Any) -> dict[str, Any]:
+    try:
+        body = orjson.loads(request.content)
+    except Exception:  # noqa: BLE001 - a body that streams or is no JSON tells nothing, and is not ours to complain about
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _admit_new(call: Call) -> None:
+    try:
+        call.admit()
+    except CallRefused as refusal:
+        if CURRENT.get() is None:
+            raise
+        raise AttemptRefused(refusal) from None
+
+
+async def _aadmit_new(call: Call) -> None:
+    try:
+        await call.aadmit()
+    except CallRefused as refusal:
+        if CURRENT.get() is None:
+            raise
+        raise AttemptRefused(refusal) from None
+
+
+def _claim(call: Call) -> bool:
+    """Whether nobody above us will close this call: then it is ours, and inner sends must not open another."""
+    if CURRENT.get() is not None:
+        return False
+    CURRENT.set(call)
+    return True
+
+
+def _release(own: bool) -> None:
+    if own:
+        CURRENT.set(None)
+
+
+def _answered(call: Call, library: ModuleType, response: Any, tap: type[Any], *, own: bool) -> Any:
+    """Read an answer that is here already, or put a tap on one that is still to come. Gives the response to hand on."""
+    with internal_errors:
+        if hasattr(response, "_content"):
+            response = _answered_whole(call, library, response)
+        else:
+            _listen(call, response, tap)
+        if own:
+            call.returned(response)
+    return response
+
+
+def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
+    """A body that was read inside `send`, or one that a mock transport made whole."""
+    content = response.content
+    streamed = _is_stream(response)
+    sink = call.listen(response.status_code, streamed=True) if streamed else None
+    if sink is None:
+        call.answered(response.status_code, content)
+        return response
+    sink.take(content)
+    sink.end()
+    if not call.hide:
+        return response
+    hide = HideUsage()
+    headers = [(k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")]
+    shown = hide(content) + hide.rest()
+    return library.Response(
+        response.status_code, headers=headers, content=shown, request=response.request, extensions=response.extensions
+    )
+
+
+def _listen(call: Call, response: Any, tap: type[Any]) -> None:
+    streamed = _is_stream(response)
+    sink = call.listen(response.status_code, streamed=streamed)
+    sink.encoding = response.headers.get("content-encoding", sink.encoding)
+    # A compressed stream is read at its end like any other, but cannot be rewritten on its way.
+    hide = HideUsage() if call.hide and streamed and sink.encoding == "identity" else None
+    response.stream = tap(response.stream, sink, hide)
+
+
+def _is_stream(response: Any) -> bool:
+    return "text/event-stream" in response.headers.get("content-type", "")

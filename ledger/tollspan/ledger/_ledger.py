@@ -1,0 +1,198 @@
+"""The ledger as its users see it: sync and async, writing through one queue, reading what is on disk."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, Self
+
+from ._errors import LedgerError
+from ._events import LedgerEvent
+from ._holds import Balance
+from ._money import to_usd
+from ._rows import from_row
+from ._settings import Settings, load_settings
+from ._store import LEDGER_BUDGET, Entry, Key, SQLiteStore
+from ._sweep import settle_dead_owners
+from ._windows import Window
+from ._writer import Writer
+
+_PAGE = 1000
+
+
+class Ledger:
+    """An append-only ledger of LLM calls in one SQLite file; `path` None keeps it in memory.
+
+    Methods that read first write what this process has queued, so they see it. Every method may be called from any
+    thread; those that begin with `a` are for tasks and never block the event loop. Raises LedgerUnavailable where the
+    file cannot be used.
+    """
+
+    def __init__(self, path: Path | str | None, *, busy_timeout_ms: int = 5000) -> None:
+        self.path = None if path is None else Path(path).absolute()
+        self.store = SQLiteStore(self.path, busy_timeout_ms=busy_timeout_ms)
+        self.writer = Writer(self.store)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Self:
+        """The ledger of a file that must exist, such as a snapshot. Raises FileNotFoundError."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no ledger at {path}")
+        return cls(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    # ---- writing
+
+    def write_event(self, event: LedgerEvent) -> None:
+        """Enqueue an event and return at once; it is on disk within 200 ms, or after `flush`."""
+        self.writer.put(Entry(event))
+
+    async def awrite_event(self, event: LedgerEvent, sync: bool = False) -> None:
+        """Enqueue an event; with `sync`, return when it is on disk. Raises LedgerConflict, LedgerUnavailable with `sync`."""
+        if sync:
+            await self.writer.put_durable(Entry(event), asyncio.get_running_loop()).wait_async()
+        else:
+            self.write_event(event)
+
+    def append(self, event: LedgerEvent) -> int:
+        """Store an event durably and give its offset; an event that is stored already keeps the offset it has."""
+        self.writer.put_durable(Entry(event)).wait()
+        rows = self.store.query("SELECT offset FROM event WHERE event_id = ?", (bytes.fromhex(event.event_id),))
+        return int(rows[0]["offset"])
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until what is queued is on disk; False when it was not so within `timeout_s` seconds."""
+        if not self.writer.pending:
+            return True
+        try:
+            self.writer.put_durable(None).wait(timeout_s)
+        except (TimeoutError, LedgerError):
+            return False
+        return True
+
+    async def aflush(self, timeout_s: float = 5.0) -> bool:
+        """As `flush`, for tasks."""
+        return await asyncio.to_thread(self.flush, timeout_s)
+
+    # ---- reading
+
+    def spend_today(self, *, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
+        """USD spent since midnight UTC, estimated spend included, open holds not; of one profile where one is named.
+
+        A call counts on the day it began.
+        """
+        if scope == "profile" and profile_id is None:
+            raise ValueError('scope="profile" needs a profile_id')
+        day = Window("day", "UTC").start(time.time())
+        key = (LEDGER_BUDGET, f"profile={profile_id}" if profile_id is not None else "", day)
+        return float(to_usd(self.balance(key).spent))
+
+    async def aspend_today(self, *, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
+        """As `spend_today`, for tasks."""
+        return await asyncio.to_thread(self.spend_today, scope=scope, profile_id=profile_id)
+
+    def balance(self, key: Key) -> Balance:
+        """A balance by (budget, scope, window start), as on disk after this process's queue."""
+        self.flush()
+        sql = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
+        rows = self.store.query(sql, key)
+        return Balance(*rows[0]) if rows else Balance()
+
+    def cached_balance(self, key: Key) -> Balance:
+        """A balance as this process last saw it: at most 200 ms behind other processes, and no wait for the disk."""
+        known = self.writer.balances.get(key)
+        if known is None:
+            known = self.writer.balances[key] = self.balance(key)
+        return known
+
+    @property
+    def events(self) -> Iterator[LedgerEvent]:
+        """Every event in order of offset, read page by page."""
+        offset = 0
+        while page := self.tail(offset, _PAGE):
+            yield from page
+            offset = page[-1].offset or 0
+
+    def tail(self, from_offset: int = 0, limit: int | None = None) -> list[LedgerEvent]:
+        """The events after an offset, in order: with the last offset seen, exactly those that are new."""
+        self.flush()
+        sql = "SELECT * FROM event WHERE offset > max(?, ?) ORDER BY offset LIMIT ?"
+        rows = self.store.query(sql, (from_offset, self._hidden_up_to(), -1 if limit is None else limit))
+        return [from_row(row) for row in rows]
+
+    def latest_offset(self) -> int:
+        """The offset of the last event; 0 for an empty ledger."""
+        self.flush()
+        return int(self.store.query("SELECT coalesce(max(offset), 0) FROM event")[0][0])
+
+    def events_for_run(self, run_id: str) -> list[LedgerEvent]:
+        """The events of one run, in order of offset."""
+        self.flush()
+        sql = "SELECT * FROM event WHERE run_id = ? AND offset > ? ORDER BY offset"
+        return [from_row(row) for row in self.store.query(sql, (run_id, self._hidden_up_to()))]
+
+    def runs(self) -> list[str]:
+        """The run ids, in the order in which they were first seen."""
+        self.flush()
+        sql = "SELECT run_id FROM event WHERE run_id IS NOT NULL AND offset > ? GROUP BY run_id ORDER BY min(offset)"
+        return [row["run_id"] for row in self.store.query(sql, (self._hidden_up_to(),))]
+
+    # ---- the whole
+
+    def snapshot_to(self, path: Path | str) -> None:
+        """Copy the ledger, consistent while others write (SQLite's online backup). Raises FileExistsError."""
+        if Path(path).exists():
+            raise FileExistsError(f"{path} exists already; a snapshot is never written over something")
+        self.flush()
+        with closing(self.store.open_reader()) as source, closing(sqlite3.connect(path)) as target:
+            source.backup(target)
+
+    def reset(self) -> None:
+        """Hide the events so far from `events`, `tail` and `runs`; the log and all balances stay as they are."""
+        latest = self.latest_offset()
+        with self.writer.store_lock:
+            self.store.connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('hidden_up_to', ?)", (latest,))
+
+    def settle_dead_owners(self) -> int:
+        """Turn the holds of processes that are gone into estimated spend; gives back how many there were."""
+        return settle_dead_owners(self.store, self.writer.store_lock)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is queued and close the file; the next use opens it again. Raises LedgerError if events remain."""
+        left = self.writer.close(timeout_s)
+        with self.writer.store_lock:
+            self.store.close()
+        if left:
+            raise LedgerError(f"{left} events could not be written: {self.writer.counts.last_error or 'out of time'}")
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """As `close`, for tasks."""
+        await asyncio.to_thread(self.close, timeout_s)
+
+    def _hidden_up_to(self) -> int:
+        rows = self.store.query("SELECT value FROM ledger_fact WHERE name = 'hidden_up_to'")
+        return int(rows[0]["value"]) if rows else 0
+
+
+def open_ledger(url: str | None = None, *, settings: Settings | None = None) -> Ledger:
+    """The ledger of a URL (`sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`), or the configured one.
+
+    Raises ConfigurationError for a URL of another kind.
+    """
+    if settings is None:
+        settings = load_settings(**({"ledger": url} if url else {}))
+    location = settings.ledger.removeprefix("sqlite:///")
+    return Ledger(None if location == ":memory:" else location, busy_timeout_ms=settings.busy_timeout_ms)

@@ -1,0 +1,61 @@
+"""Numbered migrations of the SQLite ledger. `PRAGMA user_version` tells the version, so an up-to-date file costs one read."""
+
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+
+from ._errors import LedgerError
+
+LATEST = 1
+
+
+def migrate(connection: sqlite3.Connection, *, where: str) -> None:
+    """Bring the schema up to LATEST; the caller holds the ledger's file lock. Raises LedgerError for a newer schema."""
+    version = schema_version(connection)
+    if version > LATEST:
+        raise LedgerError(
+            f"{where} was written by a newer tollspan (schema {version}, this one knows {LATEST}); "
+            "upgrade tollspan, or set TOLLSPAN_LEDGER to another file"
+        )
+    if version < LATEST:
+        _apply(connection)
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """The schema's version; 0 for a new file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _apply(connection: sqlite3.Connection) -> None:
+    # sqlite-utils costs 145 ms to import, so it is met only where there is something to migrate.
+    from sqlite_utils import Database  # noqa: PLC0415
+    from sqlite_utils.migrations import Migrations  # noqa: PLC0415
+
+    migrations = Migrations("tollspan")
+    for number in range(1, LATEST + 1):
+        migrations(name=f"{number:04}")(_step(number))
+    migrations.apply(Database(connection, execute_plugins=False))
+
+
+def _step(number: int) -> Callable[[object], None]:
+    folder = resources.files("tollspan.ledger").joinpath("sql")
+    script = next(f for f in folder.iterdir() if f.name.startswith(f"{number:04}_")).read_text(encoding="utf-8")
+
+    def step(database: object) -> None:
+        # executescript would commit the transaction that the migration runs in.
+        for statement in _statements(script):
+            database.execute(statement)  # type: ignore[attr-defined]
+        database.execute(f"PRAGMA user_version = {number}")  # type: ignore[attr-defined]
+
+    step.__name__ = f"step_{number:04}"
+    return step
+
+
+def _statements(script: str) -> list[str]:
+    statements, pending = [], ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements

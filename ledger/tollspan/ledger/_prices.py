@@ -1,0 +1,325 @@
+"""What a call costs: one resolver from (provider, model, moment) to a rate card, and a reason where there is none.
+
+Order: the user's price file (TOLLSPAN_PRICES), then genai-prices (MIT). A model is looked up under the provider it was
+called at and under no other: the same open weights have another price, or none, on every host.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ._model_limits import max_output_tokens
+from ._rates import PRICE_KEYS, CostBound, RateCard, Steps, Unpriced, rate_card
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, Provider
+
+__all__ = ["CostBound", "PriceBook", "PriceFileError", "RateCard", "Unpriced"]
+
+# OpenTelemetry's `gen_ai.provider.name`, and what older conventions called it, to the provider ids of genai-prices.
+# Any other name has to be such an id itself.
+_PROVIDER_IDS = {
+    "aws.bedrock": "aws",
+    "aws_bedrock": "aws",
+    "az.ai.inference": "azure",
+    "az.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
+    "fireworks_ai": "fireworks",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "gcp.vertex_ai": "google",
+    "gemini": "google",
+    "mistral_ai": "mistral",
+    "mistralai": "mistral",
+    "moonshot": "moonshotai",
+    "moonshot_ai": "moonshotai",
+    "together_ai": "together",
+    "vertex_ai": "google",
+    "voyage_ai": "voyageai",
+    "x_ai": "x-ai",
+    "xai": "x-ai",
+    "z_ai": "zai",
+    "zhipu": "zhipuai",
+    "zhipu_ai": "zhipuai",
+}
+# Where a name of an API or of a console carries its path: `models/x`, `projects/../publishers/google/models/x`, an ARN.
+_PATH_PREFIX = re.compile(r"^(?:(?:.*/)?publishers/[^/]+/models/|models/|arn:.*/)", re.IGNORECASE)
+_STANDARD_TIERS = frozenset({"", "auto", "standard"})
+_OPENAI_HOST = "api.openai.com"
+# Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
+_LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
+_BUCKET_S = 900
+_CACHE_SIZE = 4096
+_HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
+
+_Key = tuple[str | None, str | None, str | None, str | None, int]
+
+_loading = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _loading  # noqa: PLW0603 - a forked child must not wait for a thread that it does not have
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class PriceFileError(ValueError):
+    """The user's price file cannot be used; the text names the file, the entry, the field and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    provider: str | None
+    model: str
+    card: RateCard
+
+    def matches(self, provider: str | None, names: Iterable[str]) -> bool:
+        if self.provider is not None and self.provider != provider:
+            return False
+        return any(fnmatchcase(name.lower(), self.model) for name in names)
+
+
+class PriceBook:
+    """Rate cards by provider, model and moment; safe to share between threads.
+
+    `overrides` is a TOML file of `[[price]]` tables: `model` (a glob), `provider` (any, if left out), prices in USD as
+    strings or numbers (`input_mtok`, `output_mtok`, `cache_read_mtok`, `cache_write_mtok` per million tokens, and the
+    other price keys of genai-prices) or `free = true`, `context_window` and `max_output_tokens` in tokens. The first
+    match replaces all other prices of the model. The file is read here; PriceFileError says what is wrong with it.
+    """
+
+    def __init__(self, *, overrides: Path | None = None) -> None:
+        self._overrides = _read_overrides(overrides) if overrides is not None else ()
+        self._cache: dict[_Key, RateCard | Unpriced] = {}
+
+    def resolve(
+        self,
+        *,
+        provider: str | None,
+        model: str | None,
+        base_url: str | None = None,
+        at: float,
+        service_tier: str | None = None,
+    ) -> RateCard | Unpriced:
+        """Find the rate card of a model at `at` (epoch seconds, to the quarter of an hour), or say why there is none.
+
+        `provider` is spelled as in OpenTelemetry or in genai-prices; where it is None, `base_url` tells it. A
+        `service_tier` without prices of its own costs what the standard tier costs.
+        """
+        key = (provider, model, base_url, service_tier, int(at // _BUCKET_S))
+        found = self._cache.get(key)
+        return found if found is not None else self._resolve_once(key)
+
+    def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
+        with _loading:
+            found = self._cache.get(key)
+            if found is None:
+                if len(self._cache) >= _CACHE_SIZE:
+                    self._cache.clear()
+                found = self._cache[key] = self._look_up(*key)
+            return found
+
+    def _look_up(
+        self, provider: str | None, model: str | None, base_url: str | None, service_tier: str | None, bucket: int
+    ) -> RateCard | Unpriced:
+        if not model:
+            return Unpriced(f"no price for a call of provider {provider!r} that names no model")
+        provider_id = _provider_id(provider)
+        if card := self._override(provider_id, model, _names(model, provider, provider_id)):
+            return card
+        snapshot, host = _snapshot(), _host(base_url)  # the host alone: a URL may hold a key
+        provider_id = provider_id or _provider_id_of_url(snapshot, base_url)
+        missing = Unpriced(f"no price for model {model!r} of provider {provider or host!r}; {_HOW_TO}")
+        # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
+        if provider_id is None or all(provider_id != known.id for known in snapshot.providers):
+            return missing
+        names = _names(model, provider, provider_id)
+        if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
+            return Unpriced(
+                f"no price for model {model!r} of provider {provider or host!r}: its weights are open, and its host "
+                f"({host or 'not known'}) is not OpenAI's; {_HOW_TO}, or `free = true`"
+            )
+        found = _find(snapshot, provider_id, names)
+        if found is None:
+            return missing
+        when = datetime.fromtimestamp(bucket * _BUCKET_S, UTC)
+        return _listed_card(*found, asked_for=model, when=when, service_tier=service_tier)
+
+    def _override(self, provider_id: str | None, model: str, names: tuple[str, ...]) -> RateCard | None:
+        for entry in self._overrides:
+            if entry.matches(provider_id, (model, *names)):
+                card = entry.card
+                limit = card.max_output_tokens or max_output_tokens(names[-1])
+                return replace(card, max_output_tokens=limit)
+        return None
+
+
+def _provider_id(provider: str | None) -> str | None:
+    if provider is None:
+        return None
+    name = provider.strip().lower()
+    return _PROVIDER_IDS.get(name, name)
+
+
+def _provider_id_of_url(snapshot: "DataSnapshot", base_url: str | None) -> str | None:
+    if not base_url:
+        return None
+    try:
+        return snapshot.find_provider(None, None, base_url).id
+    except LookupError:
+        return None
+
+
+def _names(model: str, provider: str | None, provider_id: str | None) -> tuple[str, ...]:
+    """List the names to look a model up by: without its path, then without its provider's own prefix as well."""
+    name = _PATH_PREFIX.sub("", model.strip())
+    for prefix in (provider, provider_id):
+        if prefix and name.lower().startswith(f"{prefix.lower()}/"):
+            return (name, name[len(prefix) + 1 :])
+    return (name,)
+
+
+def _host(base_url: str | None) -> str | None:
+    if not base_url:
+        return None
+    try:
+        return urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname
+    except ValueError:
+        return None
+
+
+def _snapshot() -> "DataSnapshot":
+    # Imported at the first lookup: it takes 130 ms and 27 MB, which a program that makes no call should not pay.
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
+
+    return get_snapshot()
+
+
+def _find(snapshot: "DataSnapshot", provider_id: str, names: tuple[str, ...]) -> "tuple[Provider, ModelInfo] | None":
+    for name in names:
+        try:
+            return snapshot.find_provider_model(name, None, provider_id, None)
+        except LookupError:
+            continue
+    return None
+
+
+def _listed_card(
+    provider: "Provider", model: "ModelInfo", *, asked_for: str, when: datetime, service_tier: str | None
+) -> RateCard | Unpriced:
+    from genai_prices import __version__ as version  # noqa: PLC0415 - loaded by now, see _snapshot
+
+    tier = (service_tier or "").lower()
+    # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
+    own = any(model is listed for listed in provider.models)
+    context = {"service_tier": tier} if own and tier not in _STANDARD_TIERS else None
+    prices = {key: _steps(price) for key, price in vars(model.get_prices(when, context)).items() if price is not None}
+    if not prices:
+        return Unpriced(
+            f"genai-prices {version} lists no price for model {asked_for!r} of provider {provider.id!r}; {_HOW_TO}"
+        )
+    return rate_card(
+        prices,
+        provider=provider.id,
+        model=model.id,
+        source=f"genai-prices:{version}",
+        context_window=model.context_window,
+        max_output_tokens=max_output_tokens(asked_for),
+        least_audio_seconds=_LEAST_AUDIO_SECONDS.get((provider.id, model.id), 0),
+    )
+
+
+def _steps(price: Any) -> Steps:
+    if isinstance(price, Decimal):
+        return ((-1, price),)
+    return ((-1, price.base), *((tier.start, tier.price) for tier in price.tiers))
+
+
+_LIMIT_KEYS = ("max_output_tokens", "context_window")
+_OVERRIDE_KEYS = ("provider", "model", "free", *PRICE_KEYS, *_LIMIT_KEYS)
+
+
+def _read_overrides(path: Path) -> tuple[_Override, ...]:
+    import tomllib  # noqa: PLC0415 - most programs have no price file
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except OSError as error:
+        raise PriceFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # not TOML (the text tells line and column) or not UTF-8
+        raise PriceFileError(f"{path}: {error}") from error
+    for name in document:
+        if name != "price":
+            raise PriceFileError(f"{path}: unknown {name!r}; write prices as [[price]] tables")
+    entries = document.get("price", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise PriceFileError(f"{path}: 'price' must be written as [[price]] tables")
+    return tuple(_read_entry(entry, f"{path}: [[price]] entry {n}") for n, entry in enumerate(entries, start=1))
+
+
+def _read_entry(entry: Mapping[str, Any], where: str) -> _Override:
+    for key in entry:
+        if key not in _OVERRIDE_KEYS:
+            close = get_close_matches(key, _OVERRIDE_KEYS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_OVERRIDE_KEYS)}"
+            raise PriceFileError(f"{where}: unknown field {key!r}; {hint}")
+    model = _text(entry, "model", where)
+    if model is None:
+        raise PriceFileError(f"{where}: field 'model' is missing; give a model name or a glob such as \"my-model*\"")
+    provider = _text(entry, "provider", where)
+    free = entry.get("free", False)
+    if not isinstance(free, bool):
+        raise PriceFileError(f"{where}: field 'free' must be true or false, not {free!r}")
+    prices = {key: ((-1, _price(entry[key], f"{where}: field {key!r}")),) for key in PRICE_KEYS if key in entry}
+    if free == bool(prices):
+        raise PriceFileError(f"{where}: give at least one price, or 'free = true', and not both")
+    limits = {key: _tokens(entry.get(key), f"{where}: field {key!r}") for key in _LIMIT_KEYS}
+    card = rate_card(
+        prices,
+        provider=provider or "any",
+        model=model,
+        source="override",
+        context_window=limits["context_window"],
+        max_output_tokens=limits["max_output_tokens"],
+        free=free,
+    )
+    return _Override(provider=_provider_id(provider), model=model.lower(), card=card)
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = entry.get(key)
+    if key in entry and (not isinstance(value, str) or not value):
+        raise PriceFileError(f"{where}: field {key!r} must be a text, not {value!r}")
+    return value
+
+
+def _price(value: object, where: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise PriceFileError(f'{where} must be a price in USD, such as 0.25 or "0.25", not {value!r}')
+    try:
+        price = Decimal(value)
+    except InvalidOperation:
+        raise PriceFileError(f'{where} must be a price in USD, such as 0.25 or "0.25", not {value!r}') from None
+    if not price.is_finite() or price < 0:
+        raise PriceFileError(f"{where} must be a finite price that is not negative, not {str(value)!r}")
+    return price
+
+
+def _tokens(value: object, where: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise PriceFileError(f"{where} must be a whole number of tokens above 0, not {value!r}")
+    return value

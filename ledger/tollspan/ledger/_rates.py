@@ -1,0 +1,331 @@
+"""Rate cards: list prices compiled once into whole femto-USD, so that costs are integer arithmetic.
+
+1 femto-USD = 1e-15 USD, 10**6 of them are one nano-USD. A price of 1 USD per million tokens is 10**9 femto-USD a token,
+so nearly every published price is exact; one that is not (a third of a cent, a price per hour) is rounded up.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+FEMTO_PER_NANO = 10**6
+FEMTO_PER_USD = 10**15
+UNLIMITED_TOKENS = 1 << 62
+"""Output tokens that any amount buys where output costs nothing."""
+
+REQUEST_FEE_KEY = "requests_kcount"
+"""Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
+
+Count = int | Fraction
+
+Steps = tuple[tuple[int, Decimal], ...]
+"""A price in USD and where it begins: `(start, price)` holds for calls of more than `start` input tokens; -1 first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How a usage key is priced: the first listed price key in USD per `per` units, else the rate of its parent."""
+
+    price_keys: tuple[str, ...]
+    per: int = 1_000_000
+    parent: str | None = None
+
+
+# Price keys and their denominators are those of genai-prices; `images_kcount` and `video_hours` follow its pattern.
+# A unit without a parent has a rate of its own or none: audio and images are never charged as if they were text.
+UNITS: Mapping[str, Unit] = {
+    "tokens_in": Unit(("input_mtok",)),
+    "tokens_cache_read": Unit(("cache_read_mtok",), parent="tokens_in"),
+    "tokens_cache_write": Unit(("cache_write_mtok",), parent="tokens_in"),
+    "tokens_cache_write_5m": Unit(("cache_write_5m_mtok",), parent="tokens_cache_write"),
+    "tokens_cache_write_1h": Unit(("cache_write_1h_mtok",), parent="tokens_cache_write"),
+    "tokens_audio_in": Unit(("input_audio_mtok",)),
+    "tokens_audio_cache_read": Unit(("cache_audio_read_mtok",), parent="tokens_audio_in"),
+    "tokens_image_in": Unit(("input_image_mtok",)),
+    "tokens_image_cache_read": Unit(("cache_image_read_mtok",), parent="tokens_image_in"),
+    "tokens_video_in": Unit(("input_video_mtok",)),
+    "tokens_out": Unit(("output_mtok",)),
+    "tokens_reasoning": Unit(("output_reasoning_mtok",), parent="tokens_out"),
+    "tokens_audio_out": Unit(("output_audio_mtok",)),
+    "tokens_image_out": Unit(("output_image_mtok",)),
+    "tokens_video_out": Unit(("output_video_mtok",)),
+    "characters_in": Unit(("input_mchars",)),
+    "audio_seconds": Unit(("audio_hours", "input_audio_hours"), per=3600),
+    "video_seconds": Unit(("video_hours",), per=3600),
+    "images": Unit(("images_kcount",), per=1000),
+    "document_pages": Unit(("input_document_kpages",), per=1000),
+    "web_searches": Unit(("web_searches_kcount",), per=1000),
+    "storage_searches": Unit(("storage_searches_kcount",), per=1000),
+    "social_searches": Unit(("social_searches_kcount",), per=1000),
+    "rerank_searches": Unit(("rerank_searches_kcount",), per=1000),
+    "code_executions": Unit(("code_executions_kcount",), per=1000),
+}
+PRICE_KEYS = (*(key for unit in UNITS.values() for key in unit.price_keys), REQUEST_FEE_KEY)
+
+# Parts of a total, innermost first, each with the other parts it is counted in as well. Where the parts of a usage sum
+# to more than its total, the later ones are cut: the total is the authority, and the cost is never negative.
+_INPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("tokens_cache_write_1h", ("tokens_cache_write",)),
+    ("tokens_cache_write_5m", ("tokens_cache_write",)),
+    ("tokens_cache_write", ()),
+    ("tokens_audio_cache_read", ("tokens_audio_in", "tokens_cache_read")),
+    ("tokens_image_cache_read", ("tokens_image_in", "tokens_cache_read")),
+    ("tokens_audio_in", ()),
+    ("tokens_image_in", ()),
+    ("tokens_video_in", ()),
+    ("tokens_cache_read", ()),
+)
+_OUTPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("tokens_audio_out", ()),
+    ("tokens_image_out", ()),
+    ("tokens_video_out", ()),
+    ("tokens_reasoning", ()),
+)
+_INPUT_UNITS = ("tokens_in", *(part for part, _ in _INPUT_PARTS))
+_TEXT_UNITS = tuple(unit for unit in _INPUT_UNITS if unit == "tokens_in" or unit.startswith("tokens_cache"))
+_OUTPUT_UNITS = ("tokens_out", *(part for part, _ in _OUTPUT_PARTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostBound:
+    """An upper bound on the cost of a call as a function of its output tokens, in femto-USD (1e-15 USD)."""
+
+    fixed_femto: int
+    per_output_token_femto: int
+
+    def nano(self, output_tokens: int) -> int:
+        """Nano-USD for at most so many output tokens of each choice, rounded up."""
+        return -(-(self.fixed_femto + self.per_output_token_femto * output_tokens) // FEMTO_PER_NANO)
+
+    def affordable_tokens(self, nano: int) -> int:
+        """Tell the most output tokens whose `nano()` is within `nano`; negative when not even none are affordable.
+
+        UNLIMITED_TOKENS where output costs nothing and the rest fits.
+        """
+        left = nano * FEMTO_PER_NANO - self.fixed_femto
+        if self.per_output_token_femto == 0:
+            return UNLIMITED_TOKENS if left >= 0 else -1
+        return left // self.per_output_token_femto
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Rates in femto-USD per unit of a call with more than `above` input tokens, and the dearest of each direction."""
+
+    above: int
+    rates: Mapping[str, int]
+    dearest_input: int
+    dearest_text: int
+    dearest_output: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCard:
+    """What a model costs at a moment.
+
+    `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>` or `override`.
+    `context_window` and `max_output_tokens` are in tokens, None where they are not known. A tier applies to every token
+    of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google.
+    """
+
+    provider: str
+    model: str
+    source: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    free: bool = False
+    tiers: tuple[Tier, ...] = field(repr=False, hash=False)
+    listed: Mapping[str, Any] = field(repr=False, hash=False)
+    request_fee_femto: int = 0
+    least_audio_seconds: int = 0
+
+    @property
+    def prices_tokens(self) -> bool:
+        """Whether input tokens have a price; where not (audio hours, pages, characters), `bound` says nothing."""
+        return self.free or any(unit in self.tiers[0].rates for unit in _INPUT_UNITS)
+
+    def cost(self, usage: Mapping[str, float]) -> int | Unpriced:
+        """Nano-USD of a usage, rounded half-even once; Unpriced when any unit in it has no rate.
+
+        `tokens_in` and `tokens_out` are totals and the other token keys parts of them. A part is charged at its own
+        rate and taken out of its total; cache and reasoning tokens without a rate of their own are charged at their
+        parent's. Without a total, the parts stand for it. A usage of nothing costs nothing.
+        """
+        if self.free:
+            return 0
+        try:
+            counts = _counts(usage)
+        except (OverflowError, ValueError):
+            return Unpriced(f"the usage reported for {self._name()} holds a number that is not finite")
+        inputs = _leaves(counts, "tokens_in", _INPUT_PARTS, known=usage.get("tokens_in") is not None)
+        outputs = _leaves(counts, "tokens_out", _OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
+        if self.least_audio_seconds and "audio_seconds" in counts:
+            counts["audio_seconds"] = max(counts["audio_seconds"], self.least_audio_seconds)
+        rates = self._rates_at(inputs)
+        leaves = (*inputs, *outputs, *counts.items())
+        femto: Count = self.request_fee_femto if leaves else 0
+        for unit, count in leaves:
+            rate = rates.get(unit)
+            if rate is None:
+                return Unpriced(self._no_rate(unit))
+            femto += rate * count
+        return _half_even_nano(femto)
+
+    def bound(self, input_tokens: int, *, choices: int = 1, text_only: bool = False) -> CostBound:
+        """Bound the cost of a call with up to so many input tokens, by the output tokens of each of its choices.
+
+        It takes the dearest tier in reach, every input token at the dearest input rate (one-hour cache writes, and
+        audio, image and video unless `text_only`), and every output token at the dearest output rate. Tools that the
+        provider charges by use, such as web searches, are not covered.
+        """
+        tokens = max(0, input_tokens)
+        reach = [tier for tier in self.tiers if tokens > tier.above]
+        rate = max(tier.dearest_text if text_only else tier.dearest_input for tier in reach)
+        return CostBound(
+            fixed_femto=self.request_fee_femto + rate * tokens,
+            per_output_token_femto=max(tier.dearest_output for tier in reach) * choices,
+        )
+
+    def rates(self) -> dict[str, Any]:
+        """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says."""
+        return dict(self.listed)
+
+    def _rates_at(self, inputs: list[tuple[str, Count]]) -> Mapping[str, int]:
+        if len(self.tiers) == 1:
+            return self.tiers[0].rates
+        total = sum(count for _, count in inputs)
+        return next(tier.rates for tier in reversed(self.tiers) if total > tier.above)
+
+    def _no_rate(self, unit: str) -> str:
+        keys = UNITS[unit].price_keys if unit in UNITS else ()
+        give = f"give `{keys[0]}` and its other rates" if keys else "nothing prices this unit but `free = true`"
+        return f"no rate for {unit!r} of {self._name()}; {give} in the file named by TOLLSPAN_PRICES"
+
+    def _name(self) -> str:
+        return f"model {self.model!r} of provider {self.provider!r} ({self.source})"
+
+
+def rate_card(
+    prices: Mapping[str, Steps],
+    *,
+    provider: str,
+    model: str,
+    source: str,
+    context_window: int | None = None,
+    max_output_tokens: int | None = None,
+    least_audio_seconds: int = 0,
+    free: bool = False,
+) -> RateCard:
+    """Compile prices in USD, by price key, into a card; keys that no unit of ours has are kept for the record only.
+
+    `free` makes everything cost nothing: for a model that runs on hardware of one's own.
+    """
+    fee = prices.get(REQUEST_FEE_KEY)
+    return RateCard(
+        provider=provider,
+        model=model,
+        source=source,
+        context_window=context_window,
+        max_output_tokens=max_output_tokens,
+        tiers=_tiers(prices),
+        free=free,
+        listed={"free": True} if free else _listed(prices),
+        request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
+        least_audio_seconds=least_audio_seconds,
+    )
+
+
+def _counts(usage: Mapping[str, float]) -> dict[str, Count]:
+    """Pick the positive numbers of a usage, exact; OverflowError or ValueError for one that is not finite."""
+    counts: dict[str, Count] = {}
+    for unit, value in usage.items():
+        if type(value) is int:
+            if value > 0:
+                counts[unit] = value
+        elif isinstance(value, int | float | Decimal):
+            exact = Fraction(value)
+            if exact > 0:
+                counts[unit] = exact.numerator if exact.denominator == 1 else exact
+    return counts
+
+
+def _leaves(
+    counts: dict[str, Count], total: str, parts: tuple[tuple[str, tuple[str, ...]], ...], *, known: bool
+) -> list[tuple[str, Count]]:
+    """Take a total and its parts out of `counts`, as (unit, count) pairs that do not overlap."""
+    leaves: list[tuple[str, Count]] = []
+    left = counts.pop(total, 0)
+    for part, wholes in parts:
+        count = counts.pop(part, None)
+        if count is None:
+            continue
+        if known and count > left:
+            count = left
+        for whole in wholes:
+            if whole in counts:
+                counts[whole] = max(0, counts[whole] - count)
+        leaves.append((part, count))
+        left -= count
+    if left > 0:
+        leaves.append((total, left))
+    return leaves
+
+
+def _half_even_nano(femto: Count) -> int:
+    nano, rest = divmod(femto, FEMTO_PER_NANO)
+    half = FEMTO_PER_NANO // 2
+    return nano + 1 if rest > half or (rest == half and nano % 2) else nano
+
+
+def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
+    starts = sorted({-1, *(start for steps in prices.values() for start, _ in steps)})
+    return tuple(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}) for above in starts)
+
+
+def _price_at(steps: Steps, above: int) -> Decimal:
+    return next(price for start, price in reversed(steps) if start <= above)
+
+
+def _tier(above: int, prices: Mapping[str, Decimal]) -> Tier:
+    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
+    return Tier(
+        above=above,
+        rates=rates,
+        dearest_input=max((rates[unit] for unit in _INPUT_UNITS if unit in rates), default=0),
+        dearest_text=max((rates[unit] for unit in _TEXT_UNITS if unit in rates), default=0),
+        dearest_output=max((rates[unit] for unit in _OUTPUT_UNITS if unit in rates), default=0),
+    )
+
+
+def _rate(name: str, prices: Mapping[str, Decimal]) -> int | None:
+    unit = UNITS[name]
+    for key in unit.price_keys:
+        if key in prices:
+            return _femto(prices[key], per=unit.per)
+    return None if unit.parent is None else _rate(unit.parent, prices)
+
+
+def _femto(usd: Decimal, *, per: int) -> int:
+    return math.ceil(Fraction(usd) * FEMTO_PER_USD / per)
+
+
+def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:
+    base = {key: format(steps[0][1], "f") for key, steps in prices.items()}
+    starts = sorted({start for steps in prices.values() for start, _ in steps[1:]})
+    if not starts:
+        return base
+    return base | {"tiers": [{"above": start} | _listed_at(prices, start) for start in starts]}
+
+
+def _listed_at(prices: Mapping[str, Steps], start: int) -> dict[str, str]:
+    return {key: format(price, "f") for key, steps in prices.items() for begin, price in steps[1:] if begin == start}

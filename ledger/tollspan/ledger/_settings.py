@@ -1,0 +1,399 @@
+"""The settings: one table that feeds flags, the environment, TOML files and the reference in the documentation.
+
+A flag wins over the environment, which wins over a file, which wins over the default. The file is the one that
+TOLLSPAN_CONFIG names, else the nearest `tollspan.toml`, or `pyproject.toml` with a table `[tool.tollspan]`, from the
+working directory upwards. An empty variable counts as unset, as in OpenTelemetry's specification of the environment.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from ._definitions import MODES, BudgetDefinition, BudgetSyntaxError, Mode, budgets_from_table, parse_budgets
+from ._windows import Window, did_you_mean
+
+CONFIG_VARIABLE = "TOLLSPAN_CONFIG"
+
+_PREFIX = "TOLLSPAN_"
+_SQLITE = "sqlite:///"
+_MEMORY = "sqlite:///:memory:"
+_DEFAULT_LEDGER = "sqlite:///{data}/tollspan/ledger.db"
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]")
+
+
+class ConfigurationError(ValueError):
+    """A setting is wrong; the text says where it stands, what is wrong, and what to write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table: `name` is the key in TOML too, `parse` raises ValueError, `doc` is one line of Markdown."""
+
+    name: str
+    env: str
+    default: Any
+    parse: Callable[[Any], Any]
+    doc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force, each as SETTINGS describes it.
+
+    `source` says where each setting came from (`default`, `flag`, `environment TOLLSPAN_MODE`, or the path of a file),
+    and `problems` what was found wrong and passed over. `hold_usd` is in USD, `output_floor` in tokens.
+    """
+
+    ledger: str
+    mode: Mode
+    budgets: tuple[BudgetDefinition, ...]
+    prices: Path | None
+    profile: str | None
+    tags: Mapping[str, str]
+    disabled: bool
+    include_usage: bool
+    cost_attributes: bool
+    providers: Mapping[str, str]
+    hold_usd: Decimal | None
+    output_floor: int
+    timezone: str
+    busy_timeout_ms: int
+    source: Mapping[str, str]
+    problems: tuple[str, ...]
+
+
+def load_settings(
+    *, environ: Mapping[str, str] | None = None, directory: Path | None = None, strict: bool = True, **overrides: Any
+) -> Settings:
+    """Load the settings for a process with this environment in this directory; its own ones by default.
+
+    `overrides` are flags by the name of the setting; None is a flag that was not given. With `strict` the first problem
+    raises ConfigurationError. Without, each problem is listed in `problems`, the setting concerned has its default, and
+    nothing is raised, so that a typing error never stops an application.
+    """
+    environ = os.environ if environ is None else environ
+    reading = _Reading(environ=environ, flags=_flags(overrides), strict=strict)
+    reading.find_file(directory)
+    reading.check_names()
+    values = {setting.name: reading.value(setting) for setting in SETTINGS}
+    values["budgets"] = reading.budgets(values.pop("budget"), values["mode"], values["timezone"])
+    return Settings(**values, source=reading.source, problems=tuple(reading.problems))
+
+
+def settings_reference() -> str:
+    """Render SETTINGS as a Markdown table for the documentation."""
+    lines = [
+        "| `tollspan.toml` | environment | default | meaning |",
+        "|---|---|---|---|",
+        f"| | `{CONFIG_VARIABLE}` | the nearest file | The file that the settings are read from. |",
+        *(f"| `{row.name}` | `{row.env}` | {_shown(row.default)} | {row.doc} |" for row in SETTINGS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if default in (None, (), {}):
+        return "none"
+    text = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"`{text.replace('{data}', '<data directory>')}`"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is not a text; write it in quotes")
+    return value.strip()
+
+
+def _mode(value: Any) -> Mode:
+    for mode in MODES:
+        if mode == _text(value).lower():
+            return mode
+    raise ValueError(f"{value!r} is no mode{did_you_mean(value, MODES)}; write {' or '.join(MODES)}")
+
+
+def _switch(value: Any) -> bool:
+    known = _SWITCH.get(str(value).strip().lower())
+    if known is None:
+        raise ValueError(f"{value!r} is neither true nor false; write true (or 1, yes, on) or false (or 0, no, off)")
+    return known
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        text = str(value).strip()
+        if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise ValueError(f"{value!r} is not a whole number of {least} or more; write it like {max(least, 256)}")
+        return int(text)
+
+    return parse
+
+
+def _usd(value: Any) -> Decimal:
+    try:
+        amount = Decimal(str(value).strip().removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"{value!r} is not an amount in USD; write it like 0.25")
+    return amount
+
+
+def _path(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_at_home(_text(value)))
+
+
+def _ledger(value: Any) -> str:
+    text = str(value) if isinstance(value, Path) else _text(value)
+    path = text.removeprefix(_SQLITE)
+    # The value is not repeated in the error: the URL of a database server holds a password.
+    if not path or "://" in path or (path == text and not text.endswith(".db")):
+        raise ValueError(f"this version writes SQLite only; use sqlite:///path, a path that ends in .db, or {_MEMORY}")
+    return text if text == _MEMORY else _SQLITE + _at_home(path)
+
+
+def _at_home(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises where no home is known
+
+
+def _pairs(value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        pairs = [(str(key), text) for key, text in value.items()]
+    else:
+        split = [part.partition("=") for part in _text(value).split(",") if part.strip()]
+        pairs = [(key.strip(), text.strip()) for key, _, text in split]
+    for key, text in pairs:
+        if not key or not isinstance(text, str) or not text:
+            raise ValueError(f"{key!r} has no text as its value; write it like feature=search,team=core")
+    return dict(pairs)
+
+
+def _providers(value: Any) -> dict[str, str]:
+    pairs = _pairs(value)
+    if wrong := next((host for host in pairs if "/" in host), None):
+        raise ValueError(f"{wrong!r} is not a host; write it without scheme and path, like gateway.corp:8443=openai")
+    return {host.lower(): provider for host, provider in pairs.items()}
+
+
+def _budget(value: Any) -> Any:
+    if isinstance(value, str | list | tuple):
+        return value
+    raise ValueError(f"{value!r} is no list of budgets; write [[budget]] tables, or a text like '5 USD / day'")
+
+
+def _row(name: str, default: Any, parse: Callable[[Any], Any], doc: str) -> Setting:
+    return Setting(name=name, env=_PREFIX + name.upper(), default=default, parse=parse, doc=doc)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    _row(
+        "ledger",
+        _DEFAULT_LEDGER,
+        _ledger,
+        "Where the ledger is: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, or a path that "
+        "ends in `.db`. A relative path in a file is relative to that file. The data directory is `$XDG_DATA_HOME` or "
+        "`~/.local/share`, `~/Library/Application Support` on macOS, `%LOCALAPPDATA%` on Windows.",
+    ),
+    _row(
+        "mode", "best_effort", _mode, "`strict` or `best_effort`, for the budgets below that do not say it themselves."
+    ),
+    _row("budget", (), _budget, "A text like `5 USD / day; user=*: 1 USD / hour`, or `[[budget]]` tables in a file."),
+    _row("prices", None, _path, "A file of prices that go before the built-in ones; in a file, relative to that file."),
+    _row("profile", None, _text, "The profile of calls for which no scope sets one."),
+    _row("tags", {}, _pairs, "Tags of every call, like `feature=search,team=core`; a table in a file."),
+    _row("disabled", False, _switch, "Do nothing at all: no spans, no ledger, no budgets."),
+    _row("include_usage", True, _switch, "Ask OpenAI streams for their usage, and hide the chunk that carries it."),
+    _row("cost_attributes", True, _switch, "Put the cost of a call on its span."),
+    _row("providers", {}, _providers, "Whose prices apply at a host: `gateway.corp:8443=openai`; a table in a file."),
+    _row("hold_usd", None, _usd, "USD that strict mode holds for a call without bound or price; unset: refuse it."),
+    _row("output_floor", 256, _whole(1), "The fewest output tokens that `clamp` may grant a call."),
+    _row(
+        "timezone",
+        "UTC",
+        lambda value: Window("day", _text(value)).timezone,
+        "The IANA time zone of budgets that do not name one, like `Europe/Berlin`.",
+    ),
+    _row("busy_timeout_ms", 5000, _whole(0), "Milliseconds to wait for a ledger that another process is writing."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    text: str
+    header: str
+    table: Mapping[str, Any]
+
+    def line(self, key: str, nth: int = 1) -> int | None:
+        """Find the line of a key of ours, or of the nth table of that name: tomllib does not tell."""
+        own = f"{self.header}.{key}" if self.header else key
+        assigned = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]")
+        table = ""
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if header := _HEADER.match(line):
+                table = header[1]
+            if table == own if header else table == self.header and assigned.match(line):
+                nth -= 1
+                if nth == 0:
+                    return number
+        return None
+
+
+_NO_FILE = _File(Path(), "", "", {})
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """One pass over flags, environment and file, and what was found wrong on the way."""
+
+    environ: Mapping[str, str]
+    flags: Mapping[str, Any]
+    strict: bool
+    file: _File = _NO_FILE
+    source: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def report(self, problem: str, cause: Exception | None = None) -> None:
+        if self.strict:
+            raise ConfigurationError(problem) from cause
+        self.problems.append(problem)
+
+    def place(self, name: str, source: str, nth: int = 1) -> str:
+        if source != str(self.file.path):
+            return f"{name} ({source})"
+        line = self.file.line(name, nth)
+        return f"{source}, line {line}, {name}" if line else f"{source}, {name}"
+
+    def find_file(self, directory: Path | None) -> None:
+        named = self.environ.get(CONFIG_VARIABLE, "").strip()
+        paths = [Path(directory or "", _at_home(named))] if named else _nearest(directory)
+        for path in paths:
+            try:
+                found = _read(path.absolute())
+            except (OSError, ValueError, ArithmeticError) as error:
+                way_out = f"correct it, or set {CONFIG_VARIABLE} to another file"
+                self.report(f"{path} cannot be read: {error}; {way_out}", error)
+                return
+            if found is not None:
+                self.file = found
+                return
+        if named:
+            self.report(f"{named} (environment {CONFIG_VARIABLE}) has no table [tool.tollspan]; add it")
+
+    def check_names(self) -> None:
+        variables = [CONFIG_VARIABLE, *(setting.env for setting in SETTINGS)]
+        for name in self.environ:
+            if name.startswith(_PREFIX) and name not in variables:
+                near = did_you_mean(name, variables)
+                self.report(f"{name} (environment) is no setting{near}; write one of {', '.join(variables)}")
+        keys = [setting.name for setting in SETTINGS]
+        for key in self.file.table:
+            if key not in keys:
+                where, near = self.place(key, str(self.file.path)), did_you_mean(key, keys)
+                self.report(f"{where} is no setting{near}; write one of {', '.join(keys)}")
+
+    def value(self, setting: Setting) -> Any:
+        name, variable = setting.name, self.environ.get(setting.env, "").strip()
+        if name in self.flags:
+            return self.parsed(setting, self.flags[name], "flag")
+        if variable:
+            return self.parsed(setting, variable, f"environment {setting.env}")
+        if name in self.file.table:
+            return self.parsed(setting, self.file.table[name], str(self.file.path))
+        return self.default(setting)
+
+    def parsed(self, setting: Setting, raw: Any, source: str) -> Any:
+        try:
+            value = setting.parse(raw)
+        except ValueError as error:
+            self.report(f"{self.place(setting.name, source)}: {error}", error)
+            return self.default(setting)
+        self.source[setting.name] = source
+        return _beside(self.file.path, setting.name, value) if source == str(self.file.path) else value
+
+    def default(self, setting: Setting) -> Any:
+        self.source[setting.name] = "default"
+        if setting.default != _DEFAULT_LEDGER:
+            return copy(setting.default)
+        data = _data_directory(self.environ, sys.platform)
+        if data is not None:
+            return _DEFAULT_LEDGER.replace("{data}", data.as_posix())
+        self.report("no home directory is known, so the ledger is in memory; set TOLLSPAN_LEDGER=sqlite:///path")
+        return _MEMORY
+
+    def budgets(self, raw: Any, mode: Mode, timezone: str) -> tuple[BudgetDefinition, ...]:
+        source = self.source["budget"]
+        try:
+            if isinstance(raw, str):
+                return parse_budgets(raw, mode=mode, timezone=timezone)
+            if all(isinstance(entry, BudgetDefinition) for entry in raw):
+                return tuple(raw)
+            return budgets_from_table(raw, where="", mode=mode, timezone=timezone)
+        except BudgetSyntaxError as error:
+            self.report(f"{self.place('budget', source, error.entry or 1)}: {error}", error)
+            self.source["budget"] = "default"
+            return ()
+
+
+def _flags(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    names = {setting.name: setting.name for setting in SETTINGS} | {"budgets": "budget"}
+    for name in overrides:
+        if name not in names:
+            raise TypeError(f"{name!r} is no setting{did_you_mean(name, names)}")
+    return {names[name]: value for name, value in overrides.items() if value is not None}
+
+
+def _nearest(directory: Path | None) -> Iterator[Path]:
+    try:
+        here = Path(os.path.abspath(directory or ""))  # noqa: PTH100 - Path.absolute keeps `..`
+    except OSError:  # the working directory was removed under us
+        return
+    for folder in (here, *here.parents):
+        for name in ("tollspan.toml", "pyproject.toml"):
+            path = folder / name
+            if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises in a directory that is closed to us
+                yield path
+
+
+def _read(path: Path) -> _File | None:
+    """Read our table of a TOML file; None for a pyproject.toml that has none; raises OSError, ValueError."""
+    raw = path.read_bytes()
+    is_pyproject = path.name == "pyproject.toml"
+    if is_pyproject and b"tollspan" not in raw:  # most are not about us, and parsing takes milliseconds
+        return None
+    import tomllib  # noqa: PLC0415 - wanted only where there is a file
+
+    text = raw.decode("utf-8-sig")
+    document = tomllib.loads(text, parse_float=Decimal)
+    if not is_pyproject:
+        return _File(path, text, "", document)
+    tool = document.get("tool")
+    table = tool.get("tollspan") if isinstance(tool, Mapping) else None
+    return _File(path, text, "tool.tollspan", table) if isinstance(table, Mapping) else None
+
+
+def _beside(file: Path, name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return file.parent / value
+    if name == "ledger" and value != _MEMORY:
+        return _SQLITE + (file.parent / value.removeprefix(_SQLITE)).as_posix()
+    return value
+
+
+def _data_directory(environ: Mapping[str, str], platform: str) -> Path | None:
+    """Find where a user's programs keep data; XDG_DATA_HOME counts if absolute (XDG Base Directory Specification)."""
+    given = environ.get("LOCALAPPDATA" if platform == "win32" else "XDG_DATA_HOME", "")
+    if given and (platform == "win32" or (platform != "darwin" and Path(given).is_absolute())):
+        return Path(given)
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        return None
+    under = {"win32": "AppData/Local", "darwin": "Library/Application Support"}
+    return home / under.get(platform, ".local/share")
