@@ -282,7 +282,7 @@ def raised(provider, flavour, plan, **options):
     [
         ("status=400", openai.BadRequestError, anthropic.BadRequestError, 0),
         ("status=401", openai.AuthenticationError, anthropic.AuthenticationError, 0),
-        ("status=429;retry-after=7", openai.RateLimitError, anthropic.RateLimitError, 0),
+        ("status=429;retry-after=7;x-should-retry=false", openai.RateLimitError, anthropic.RateLimitError, 0),
         ("status=500", openai.InternalServerError, anthropic.InternalServerError, 0),
         ("status=502;body=html", openai.InternalServerError, anthropic.InternalServerError, 0),
         ("status=529", openai.InternalServerError, anthropic.InternalServerError, 0),
@@ -299,7 +299,8 @@ def test_faults(provider, plan, ours, theirs, billed):
         error = raised(provider, flavour, plan, timeout=0.3)
         assert isinstance(error, expected), flavour
         if "retry-after" in plan:
-            assert error.response.headers["retry-after"] == "7"
+            names = ("retry-after", "x-should-retry")
+            assert [error.response.headers[name] for name in names] == ["7", "false"]
     assert len(provider.billed) == 3 * billed
     assert len(provider.requests) == 3
 

@@ -1,10 +1,18 @@
 """Budgets that are enforced before the money is spent: `budget(...)` and `scope(...)`."""
 
-from ._admission import Admission, aadmit, admit
+from ._admission import Admission, aadmit, admit, is_budgeted
 from ._budget import budget
 from ._demand import CallIntent, largest_output
 from ._entry import BudgetEntry
-from ._errors import BudgetBusy, BudgetExceeded, BudgetExhausted, CallRefused, LedgerOutOfReach, UnboundedCost, UnpricedModel
+from ._errors import (
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetExhausted,
+    CallRefused,
+    LedgerOutOfReach,
+    UnboundedCost,
+    UnpricedModel,
+)
 from ._reach import reach, scope
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "aadmit",
     "admit",
     "budget",
+    "is_budgeted",
     "largest_output",
     "reach",
     "scope",

@@ -67,6 +67,11 @@ class _Match:
     limit: Limit
 
 
+def is_budgeted() -> bool:
+    """Whether any budget is in force here; where none is, no call needs admission."""
+    return bool(reach().entries or pipeline().settings.budgets)
+
+
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a thread; fills in `limits` and `held` of its record. Raises CallRefused."""
     steps, answer = _steps(record, intent, attempt, None), None
@@ -120,7 +125,9 @@ def _done(stop: StopIteration) -> Admission:
 
 def _too_late(ticket: Ticket[Answer]) -> Answer | None:
     if ticket.give_up():
-        raise LedgerOutOfReach("a strict budget cannot be checked: the ledger did not answer in time; see `tollspan doctor`")
+        raise LedgerOutOfReach(
+            "a strict budget cannot be checked: the ledger did not answer in time; see `tollspan doctor`"
+        )
     return ticket.result()
 
 

@@ -1,12 +1,12 @@
 """Why a call was not sent. These are the only exceptions of tollspan that reach a caller, always before the request.
 
-    CallRefused
-    ├── BudgetExceeded         a limit would be passed
-    │   ├── BudgetExhausted    it is spent; `reset_at` tells when it starts anew
-    │   └── BudgetBusy         it is held by calls in flight; try again when they have settled
-    ├── UnpricedModel          strict, and the call has no price
-    ├── UnboundedCost          strict, and nobody can say beforehand what the call costs at the most
-    └── LedgerOutOfReach       strict, and the hold could not be written
+CallRefused
+├── BudgetExceeded         a limit would be passed
+│   ├── BudgetExhausted    it is spent; `reset_at` tells when it starts anew
+│   └── BudgetBusy         it is held by calls in flight; try again when they have settled
+├── UnpricedModel          strict, and the call has no price
+├── UnboundedCost          strict, and nobody can say beforehand what the call costs at the most
+└── LedgerOutOfReach       strict, and the hold could not be written
 """
 
 import datetime as dt
@@ -65,7 +65,9 @@ def exceeded(refusal: Refusal) -> BudgetExceeded:
     """The exception for a refusal of the ledger."""
     if refusal.busy:
         return BudgetBusy(refusal, way_out='retry when they have settled, or wait for it with on_limit="wait"')
-    return BudgetExhausted(refusal, way_out="raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml")
+    return BudgetExhausted(
+        refusal, way_out="raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml"
+    )
 
 
 def _text(refusal: Refusal, way_out: str) -> str:

@@ -73,7 +73,9 @@ def generator(definition: BudgetDefinition, function: Callable[..., Generator[An
     return twin
 
 
-def async_generator(definition: BudgetDefinition, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
+def async_generator(
+    definition: BudgetDefinition, function: Callable[..., AsyncGenerator[Any, Any]]
+) -> Callable[..., Any]:
     """The twin of an async generator function."""
 
     async def twin(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:

@@ -6,9 +6,8 @@ fails on demand. It listens on 127.0.0.1 only and needs no key. Alone: `python -
 
 Faults. A plan is one step per attempt, joined by commas; the last step repeats: `status=500,status=500,ok`. It stands
 in the request header `x-local-provider`, else in `Answer.fault`. Attempts are counted per plan text and per value of
-the header `x-local-provider-key`: give each logical call a key of its own. The steps:
-    ok                 answer
-    status=N           answer status N; options `;retry-after=S` (the SDKs ignore 0), `;body=html` (as a gateway would)
+the header `x-local-provider-key`: give each logical call a key of its own. The steps besides `ok`:
+    status=N           answer status N; options are headers (`;retry-after=S`; SDKs ignore 0), or a page (`;body=html`)
     drop, reset        close (FIN) or reset (RST) the connection before any byte of the answer
     hang=S             wait S seconds before the answer
     slow=S             wait S seconds between the chunks of a stream, or the slices of a JSON body
@@ -32,7 +31,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from http.client import responses as phrases
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, islice
 from typing import Any, Self
@@ -46,7 +44,6 @@ _ABOUT = "tollspan local provider: answers are made up, nothing is billed"
 _STEPS = frozenset({"ok", "status", "drop", "reset", "hang", "slow", "cut", "error-event", "not-json"})
 _KEYS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"})
 _JSON = "application/json"
-_MAX_BODY = 64 * 1024 * 1024
 _MAX_KEPT = 10_000
 
 
@@ -65,11 +62,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to answer; every count is in tokens. A malformed `fault` (see the module's docstring) raises ValueError.
+    """What to answer; counts are in tokens. A malformed `fault` (see the module's docstring) raises ValueError.
 
-    `text`: filler if None. `output_tokens`: wanted per choice, before the request's maximum cuts it; None means the
-    count of `text` if given, else the provider's setting. `input_tokens`: None means the count of the request's text.
-    `cached_tokens` and `cache_write_tokens` are parts of the input, `reasoning_tokens` of each choice's output.
+    `text`: filler if None. `output_tokens`: wanted per choice, before the request's maximum cuts it; if None, the count
+    of `text`, else the provider's setting. `input_tokens`: if None, the count of the request's text. `cached_tokens`
+    and `cache_write_tokens` are parts of the input, `reasoning_tokens` of each choice's output.
     """
 
     text: str | None = None
@@ -110,9 +107,6 @@ def _parse_plan(text: str) -> list[_Step]:
             raise ValueError(f"no such step of a fault plan: {part!r}; known are {', '.join(sorted(_STEPS))}")
         plan.append(_Step(kind, float(value or 0), {name: given for name, _, given in options}))
     return plan
-
-
-_OK = _Step()
 
 
 def _compose(request: Request, answer: Answer, *, output_tokens: int, pieces: int) -> wire.Reply:
@@ -185,11 +179,6 @@ class _Core:
             self.attempts[key] += 1
             return reply, steps[min(self.attempts[key], len(steps)) - 1]
 
-    def note(self, request: Request) -> None:
-        with self.lock:
-            self.requests.append(request)
-            del self.requests[:-_MAX_KEPT]
-
     def bill(self, path: str, reply: wire.Reply) -> None:
         cost = self.price and (self.price[0] * reply.input + self.price[1] * reply.output).scaleb(-6)
         with self.lock:
@@ -243,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.current, path = None, self.path.partition("?")[0]
         if path == "/":
-            self._send(200, _ABOUT + "\n", kind="text/plain")
+            self._send(200, _ABOUT + "\n", mime="text/plain")
         elif path.endswith("/models"):
             self._send(200, wire.dumps(wire.models()))
         else:
@@ -258,17 +247,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(flavour, *refusal.args)
 
     def _receive(self, path: str, flavour: wire.Flavour | None) -> Request:
-        arrived, length = time.time(), self.headers.get("content-length", "")
-        if not length.isdigit() or int(length) > _MAX_BODY:
-            self.close_connection = True
-            raise wire.Refusal(413, f"send a content-length of at most {_MAX_BODY} bytes")
-        raw = self.rfile.read(int(length))
+        arrived, core = time.time(), self.server.core
+        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         if flavour is None:
             raise wire.Refusal(404, f"no such path here: POST {path}")
         body = wire.checked(flavour, raw)
         headers = {name.lower(): value for name, value in self.headers.items() if name.lower() not in _KEYS}
         self.current = Request(path, flavour, body["model"], body, headers, arrived)
-        self.server.core.note(self.current)
+        with core.lock:
+            core.requests.append(self.current)
+            del core.requests[:-_MAX_KEPT]
         return self.current
 
     def _answer(self, request: Request) -> None:
@@ -278,48 +266,47 @@ class _Handler(BaseHTTPRequestHandler):
             core.bill(request.path, reply)
         self._pause(core.delay_s + (step.value if step.kind == "hang" else 0))
         if step.kind == "status":
-            self._fail(request.flavour, int(step.value), "local provider: a chosen fault", step)
+            self._fail(request.flavour, int(step.value), "local provider: a chosen fault", **step.options)
         elif step.kind in {"drop", "reset"}:
             self.close_connection = True
             # Closed with a linger time of zero, a connection ends with RST.
-            linger = struct.pack("ii", step.kind == "reset", 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", step.kind == "reset", 0))
         elif request.body.get("stream"):
             self._stream(_events(request, reply, step), step)
         else:
             body = "<html>" if step.kind == "not-json" else wire.dumps(wire.payload(request.flavour, reply))
-            self._send(200, body, step=step)
+            self._send(200, body, fault=step.kind, gap=step.value)
 
     def _pause(self, seconds: float) -> None:
         if seconds and self.server.stopping.wait(seconds):
             raise ConnectionAbortedError("the provider was stopped")
 
-    def _fail(self, flavour: wire.Flavour | None, status: int, message: str, step: _Step = _OK) -> None:
-        after = step.options.get("retry-after")
-        extra = "" if after is None else f"retry-after: {after}\r\n"
-        if step.options.get("body") == "html":
-            self._send(status, "<html>a gateway's page</html>", kind="text/html", extra=extra)
-        else:
-            self._send(status, wire.dumps(wire.error(flavour, status, message)), extra=extra)
+    def _fail(self, flavour: wire.Flavour | None, status: int, message: str, **options: str) -> None:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in options.items() if name != "body")
+        page = options.get("body") == "html"
+        text = "<html>a gateway's page</html>" if page else wire.dumps(wire.error(flavour, status, message))
+        self._send(status, text, mime="text/html" if page else _JSON, more=headers)
 
-    def _head(self, status: int, kind: str, extra: str) -> bytes:
+    def _head(self, status: int, mime: str, more: str) -> bytes:
         if self.current is not None:
             self.current.first_byte_at = time.time()
         ident = f"req_local_{secrets.token_hex(8)}"
         return (
-            f"HTTP/1.1 {status} {phrases.get(status, 'Unknown')}\r\nserver: tollspan-local-provider\r\n"
-            f"content-type: {kind}\r\nx-request-id: {ident}\r\nrequest-id: {ident}\r\n{extra}\r\n"
+            f"HTTP/1.1 {status} {self.responses.get(status, ('Unknown',))[0]}\r\nserver: tollspan-local-provider\r\n"
+            f"content-type: {mime}\r\nx-request-id: {ident}\r\nrequest-id: {ident}\r\n{more}\r\n"
         ).encode()
 
-    def _send(self, status: int, text: str, *, kind: str = _JSON, step: _Step = _OK, extra: str = "") -> None:
+    def _send(
+        self, status: int, text: str, *, mime: str = _JSON, more: str = "", fault: str = "", gap: float = 0
+    ) -> None:
         data = text.encode()
-        head = self._head(status, kind, f"content-length: {len(data)}\r\n{extra}")
-        if step.kind == "cut":
+        head = self._head(status, mime, f"content-length: {len(data)}\r\n{more}")
+        if fault == "cut":
             data, self.close_connection = data[: len(data) // 2], True
-        size = max(1, len(data) // 4) if step.kind == "slow" else len(data)
+        size = max(1, len(data) // 4) if fault == "slow" else len(data)
         self.wfile.write(head + data[:size])
         for start in range(size, len(data), size):
-            self._pause(step.value)
+            self._pause(gap)
             self.wfile.write(data[start : start + size])
 
     def _stream(self, events: Iterable[bytes], step: _Step) -> None:
@@ -337,11 +324,9 @@ class LocalProvider:
     `port`: 0 takes a free one. `answer`: called for each attempt, in its connection's thread; `Answer()` if None.
     `output_tokens`: tokens of an answer for each choice, before the request's maximum. `chunks`: text events of a
     stream. `delay_s`: seconds before each answer. `price`: USD per million input and output tokens, for the bills.
-
     `billed` holds all bills, `requests` the newest 10,000 attempts, both in the order of arrival.
 
-        with LocalProvider() as provider:
-            client = openai.OpenAI(base_url=provider.openai_url, api_key="local")
+        with LocalProvider() as provider: openai.OpenAI(base_url=provider.openai_url, api_key="local")
     """
 
     def __init__(
@@ -354,8 +339,7 @@ class LocalProvider:
         delay_s: float = 0.0,
         price: tuple[Decimal, Decimal] | None = None,
     ) -> None:
-        plain = Answer()
-        self._core = _Core(answer or (lambda _: plain), output_tokens, chunks, delay_s, price)
+        self._core = _Core(answer or (lambda _: Answer()), output_tokens, chunks, delay_s, price)
         self.billed, self.requests = self._core.billed, self._core.requests
         self._port = port
         self._server: _Server | None = None
@@ -399,19 +383,17 @@ class LocalProvider:
         return sum((bill.cost_usd or Decimal(0) for bill in tuple(self.billed)), Decimal(0))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; the first line on stdout is `{"url": ...}`."""
     parser = argparse.ArgumentParser(prog="python -m tollspan.console._provider", description=_ABOUT)
-    parser.add_argument("--port", type=int, default=0, help="0 (default) takes a free one")
-    parser.add_argument("--output-tokens", type=int, default=40, help="tokens of an answer, default 40")
-    parser.add_argument("--delay-s", type=float, default=0.0, help="seconds before each answer, default 0")
+    for option, kind, default in (("--port", int, 0), ("--output-tokens", int, 40), ("--delay-s", float, 0.0)):
+        parser.add_argument(option, type=kind, default=default, help=f"as of LocalProvider, default {default}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), LocalProvider(**vars(parser.parse_args(argv))) as provider:
         sys.stdout.write(wire.dumps({"url": provider.url}) + "\n")
         sys.stdout.flush()
         threading.Event().wait()
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

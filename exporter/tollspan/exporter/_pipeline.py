@@ -98,7 +98,7 @@ class Pipeline:
         try:
             return PriceBook(overrides=self.settings.prices)
         except PriceFileError as error:
-            _log.error("%s. The file is left out", error)  # noqa: TRY400 - the text says all, a traceback would hide it
+            _log.error("%s. The file is left out", error)
             return PriceBook()
 
 
@@ -117,7 +117,7 @@ def pipeline() -> Pipeline:
 
 def use_pipeline(replacement: Pipeline | None) -> Pipeline | None:
     """Put another pipeline in place (None: make a new one from the configuration at next use); gives back the old one."""
-    global _current  # noqa: PLW0603 - the one piece of state that a process shares
+    global _current
     with _lock:
         old, _current = _current, replacement
     return old

@@ -6,9 +6,9 @@ attributes, because a sampler may drop the span and a span limit may cut its att
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from tollspan.ledger import Limit, Status
+from tollspan.ledger import Limit, RateCard, Status
 
 Outcome = Literal["billed", "unbilled", "unknown"]
 
@@ -54,7 +54,7 @@ class CallRecord:
     cost: int | None = None
     estimate: int | None = None
     cost_source: str | None = None
-    cost_rates: Mapping[str, Any] | None = None
+    rate_card: RateCard | None = None
     reason: str | None = None
     error_type: str | None = None
     error_message: str | None = None

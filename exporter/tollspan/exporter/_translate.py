@@ -2,6 +2,7 @@
 
 import time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from tollspan.ledger import Charge, Entry, EventType, LedgerEvent, Limit, event_id_for, to_usd
@@ -10,11 +11,15 @@ from ._record import CallRecord, Held
 
 
 def settlement(record: CallRecord) -> Entry:
-    """The event that ends a call, and with it its hold: a commit, or a cancel where nothing was billed."""
+    """The event that ends a call, and with it its hold. It is made on the writer's thread, off the caller's path."""
+    return Entry(partial(settled, record), record.held.hold_id if record.held else None)
+
+
+def settled(record: CallRecord) -> LedgerEvent:
+    """The event of an ended call: a commit, or a cancel where nothing was billed."""
     if record.outcome == "unbilled":
-        return Entry(_event(record, "cancel"), _hold_id(record))
-    charges = tuple(_charge(record, limit) for limit in record.limits)
-    return Entry(_event(record, "commit", charges=charges), _hold_id(record))
+        return _event(record, "cancel")
+    return _event(record, "commit", charges=tuple(_charge(record, limit) for limit in record.limits))
 
 
 def hold_event(record: CallRecord, held: Held, sequence: int) -> LedgerEvent:
@@ -71,7 +76,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         cost_est_usd=_usd(record.held.nano if record.held and not record.estimated else record.estimate),
         cost_actual_usd=_usd(record.cost) if event_type == "commit" else None,
         cost_source=record.cost_source,
-        cost_rates=record.cost_rates,
+        cost_rates=record.rate_card.rates() if record.rate_card else None,
         status=record.status,
         timing=_timing(record),
         http_status=record.http_status,
@@ -81,7 +86,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         error_type=record.error_type,
         error_message=record.error_message,
         attempts=record.attempts,
-        timestamp=time.time(),
+        timestamp=record.started + (record.total_ms or 0) / 1000,
     )
 
 
@@ -111,7 +116,9 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
         return _charge_of(limit, 1)
     if limit.unit == "tokens":
         usage = record.usage
-        return _charge_of(limit, fallback if usage is None else int(usage.get("tokens_in", 0) + usage.get("tokens_out", 0)))
+        return _charge_of(
+            limit, fallback if usage is None else int(usage.get("tokens_in", 0) + usage.get("tokens_out", 0))
+        )
     spend = record.cost if record.cost is not None else record.estimate
     return _charge_of(limit, fallback if spend is None else spend)
 
@@ -123,10 +130,6 @@ def _charge_of(limit: Limit, amount: int) -> Charge:
 def _timing(record: CallRecord) -> dict[str, float]:
     timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
     return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
-
-
-def _hold_id(record: CallRecord) -> bytes | None:
-    return record.held.hold_id if record.held else None
 
 
 def _usd(nano: int | None) -> Decimal | None:

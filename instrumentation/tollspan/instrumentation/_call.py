@@ -12,21 +12,23 @@ from typing import Any, Self
 
 from opentelemetry import trace
 
-from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, largest_output, reach
+from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
 from tollspan.exporter import CallRecord, Pipeline, retry
-from tollspan.ledger import CostBound, RateCard, Unpriced, internal_errors, new_call_id, to_nano
+from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
 
 from . import _outcomes
 from . import _semconv as sc
-from ._providers import provider_at
+from ._billing import book, book_unknown, upper_bound
+from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
 from ._spans import describe_end, start_span
-from ._tap import HideUsage, Sink
+from ._tap import Sink
 
 CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", default=None)
 """The call that the SDK is making here, for the wire."""
 
 _NEXT_ATTEMPT_LIMIT = 255
+_ADMITTED = Admission()
 
 
 class AttemptRefused(BaseException):
@@ -48,7 +50,9 @@ class _Refusals:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         self.refusal = error if isinstance(error, CallRefused) else None
         return self.refusal is not None
 
@@ -67,41 +71,40 @@ class Call:
     """A call in progress."""
 
     __slots__ = (
-        "_answered", "_base_url", "_began", "_body", "_clampable", "_error", "_line", "_settled", "_sink",
-        "_status", "_streamed", "admission", "facts", "hide", "reader", "record", "span",
+        "_answered", "_began", "_body", "_clampable", "_error", "_line", "_origin", "_settled", "_sink", "_status",
+        "admission", "facts", "hide", "reader", "record", "span",
     )  # fmt: skip
 
-    def __init__(self, line: Pipeline, reader: Reader, base_url: Any, facts: RequestFacts, *, clampable: bool) -> None:
+    def __init__(self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, clampable: bool) -> None:
         now = time.time()
-        self._line, self.reader, self._clampable = line, reader, clampable
-        self._base_url = f"{base_url.scheme}://{base_url.host}"
         self._began = time.perf_counter()
+        self._line, self.reader, self.facts, self._clampable = line, reader, facts, clampable
+        self._origin = origin_of(url, reader.vendor, line.settings.providers)
         self._sink: Sink | None = None
         self._body: bytes | None = None
         self._status: int | None = None
         self._error: BaseException | None = None
-        self._settled = self._streamed = self._answered = self.hide = False
-        self.facts = facts
-        self.admission = Admission()
-        settings = line.settings
-        address = (base_url.host, base_url.port)
+        self._settled = self._answered = self.hide = False
+        self.admission = _ADMITTED
         self.record = CallRecord(
             call_id=new_call_id(now),
             started=now,
             operation=reader.operation,
-            provider=provider_at(base_url.host, base_url.port, reader.vendor, settings.providers),
+            provider=self._origin.provider,
             request_model=facts.model,
             dimensions=_dimensions(line),
             attempts=0,
         )
         provider = trace.get_tracer_provider()
         line.attach(provider)
-        self.span = start_span(provider, self.record, facts.attributes, address)
+        self.span = start_span(provider, self.record, facts.attributes, self._origin)
 
     # ---- before the request
 
     def admit(self, *, attempt: int = 0) -> None:
         """Ask the budgets. Raises CallRefused."""
+        if not is_budgeted():
+            return
         try:
             with internal_errors, _Refusals() as refusals:
                 self._admitted(admit(self.record, self._intent(), attempt=attempt))
@@ -112,6 +115,8 @@ class Call:
 
     async def aadmit(self, *, attempt: int = 0) -> None:
         """Ask the budgets, from a task. Raises CallRefused."""
+        if not is_budgeted():
+            return
         try:
             with internal_errors, _Refusals() as refusals:
                 self._admitted(await aadmit(self.record, self._intent(), attempt=attempt))
@@ -122,19 +127,19 @@ class Call:
 
     def prepared(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what admission and accounting need changed in them, each change noted on the span."""
-        changed = arguments
-        if self.admission.output_tokens is not None:
-            changed = changed | self.reader.with_output_limit(changed, self.admission.output_tokens)
-            self.span.set_attributes(
-                {sc.OUTPUT_CLAMPED: True, sc.REQUEST_MAX_TOKENS: self.admission.output_tokens}
-            )
-        if self._line.settings.include_usage:
-            asked = self.reader.with_usage_asked(changed)
-            if asked:
-                self.hide = True
-                self.span.set_attribute(sc.USAGE_ASKED, True)
-                changed = changed | asked
-        return changed
+        with internal_errors:
+            changed = arguments
+            if self.admission.output_tokens is not None:
+                changed = changed | self.reader.with_output_limit(changed, self.admission.output_tokens)
+                self.span.set_attributes({sc.OUTPUT_CLAMPED: True, sc.REQUEST_MAX_TOKENS: self.admission.output_tokens})
+            if self.facts.stream and self._line.settings.include_usage:
+                asked = self.reader.with_usage_asked(changed)
+                if asked:
+                    self.hide = True
+                    self.span.set_attribute(sc.USAGE_ASKED, True)
+                    changed = changed | asked
+            return changed
+        return arguments
 
     # ---- on the wire
 
@@ -164,10 +169,9 @@ class Call:
         """The attempt got an answer; `body` None where it is still to be streamed."""
         self._answered, self._status, self._body = True, status, body
 
-    def listen(self, status: int, *, streamed: bool) -> Sink:
+    def listen(self, status: int) -> Sink:
         """A sink for an answer that is still to be read; a good answer settles the call when it ends."""
         self.answered(status, None)
-        self._streamed = streamed
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
         else:
@@ -183,7 +187,7 @@ class Call:
         with internal_errors:
             if not self._answered:
                 self._body = _serialised(result)
-        self._settle(partial(self._conclude_answer, None))
+        self._settle(self._conclude_answer)
 
     def failed(self, error: BaseException) -> None:
         """The SDK's method raised."""
@@ -206,9 +210,9 @@ class Call:
 
     def _price(self, model: str | None, service_tier: str | None) -> RateCard | Unpriced:
         return self._line.prices.resolve(
-            provider=self.record.provider,
+            provider=self._origin.provider,
             model=model,
-            base_url=self._base_url,
+            base_url=self._origin.url,
             at=self.record.started,
             service_tier=service_tier,
         )
@@ -248,7 +252,7 @@ class Call:
         record = self.record
         record.error_type, record.http_status = self._error_type(self._error), self._status
         billed = outcome != "unbilled"
-        record.estimate = self._upper_bound(None) if billed else None
+        record.estimate = upper_bound(record, self.facts, self._price) if billed else None
         self._line.ledger.writer.put(retry(record, record.attempts, billed=billed))
         record.estimate = record.error_type = record.http_status = None
 
@@ -263,12 +267,19 @@ class Call:
         if self._status is None:
             return "unbilled"
         facts = self.reader.response(self._received())
-        return _outcomes.of_status(self._status, provider_error=facts.error_type is not None or facts.error_message is not None)
+        return _outcomes.of_status(
+            self._status, provider_error=facts.error_type is not None or facts.error_message is not None
+        )
 
     def _received(self) -> bytes:
         if self._body is None:
             self._body = self._sink.received if self._sink else b""
         return self._body
+
+    def _read(self) -> ResponseFacts:
+        # By what was asked and not by the content type: some servers send a stream as application/json.
+        received = self._received()
+        return self.reader.stream(received) if self.facts.stream else self.reader.response(received)
 
     def _stream_ended(self, error: BaseException | None, left: bool) -> None:
         self._settle(partial(self._conclude_stream, error, left))
@@ -291,95 +302,38 @@ class Call:
         with internal_errors:
             self._line.settle(record, self.span)
 
-    def _conclude_answer(self, error: BaseException | None) -> ResponseFacts:
+    def _conclude_answer(self) -> ResponseFacts:
         """A whole answer, in JSON or as a finished stream."""
-        received = self._received()
-        facts = self.reader.stream(received) if self._streamed else self.reader.response(received)
-        self._book(facts)
-        if error is not None or facts.error_type is not None:
-            self._note_error(error, facts)
+        facts = self._read()
+        book(self.record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
+        if facts.error_type is not None:
+            self._note_error(None, facts)
         return facts
 
     def _conclude_stream(self, error: BaseException | None, left: bool) -> ResponseFacts:
-        received = self._received()
-        sink = self._sink
-        if sink is not None and sink.first_at is not None and self._streamed:
-            self.record.ttft_ms = (sink.first_at - self._began) * 1000
-        facts = self.reader.stream(received) if self._streamed else self.reader.response(received)
-        cut = error is not None or (left and not facts.complete)
-        self._book(facts, cut=cut or not facts.complete)
+        record, sink = self.record, self._sink
+        if sink is not None and sink.first_at is not None and self.facts.stream:
+            record.ttft_ms = (sink.first_at - self._began) * 1000
+        facts = self._read()
+        facts.complete = facts.complete and error is None
+        book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         if error is not None or facts.error_type is not None:
             self._note_error(error, facts)
-        elif left and not facts.complete:
-            self.record.status = "cancelled"
         elif not facts.complete:
-            self.record.status, self.record.error_type = "error", "incomplete_stream"
+            record.status = "cancelled" if left else "error"
+            record.error_type = None if left else "incomplete_stream"
         return facts
 
     def _conclude_failure(self, error: BaseException) -> ResponseFacts | None:
         """An exception left the SDK: what it means for the bill was seen on the wire, not in the exception."""
-        facts = None
-        outcome: _outcomes.Outcome = "unbilled"
-        if self.record.attempts:
-            outcome = self._attempt_outcome()
-            facts = self.reader.response(self._received()) if self._answered else None
-        self.record.outcome = outcome
+        facts = self.reader.response(self._received()) if self._answered else None
+        outcome = self.record.outcome = self._attempt_outcome() if self.record.attempts else "unbilled"
         if outcome == "billed" and facts is not None:
-            self._book(facts)
+            book(self.record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         elif outcome == "unknown":
-            self._estimate(None, self.record.reason or "nobody can tell whether it was billed")
+            book_unknown(self.record, self.facts, self._price, "nobody can tell whether it was billed")
         self._note_error(error, facts)
         return facts
-
-    def _book(self, facts: ResponseFacts, *, cut: bool = False) -> None:
-        """The cost of an answer: what the wire states, else usage at its price, else an estimate, and never a silent 0."""
-        record = self.record
-        record.response_model, record.response_id, record.usage = facts.model, facts.response_id, facts.usage
-        if facts.cost_usd is not None:
-            record.cost, record.cost_source = to_nano(facts.cost_usd), "provider"
-        elif facts.usage is None:
-            self._estimate(facts, "the stream was cut before its usage came" if cut else "the answer carried no usage")
-        else:
-            self._price_usage(facts, facts.usage)
-
-    def _price_usage(self, facts: ResponseFacts, usage: Mapping[str, float]) -> None:
-        record = self.record
-        tier = facts.service_tier or self.facts.service_tier
-        reason = None
-        for model in dict.fromkeys((facts.model, self.facts.model)):
-            card = self._price(model, tier)
-            cost = card.cost(usage) if isinstance(card, RateCard) else card
-            if isinstance(card, RateCard) and isinstance(cost, int):
-                record.cost, record.cost_source, record.cost_rates = cost, card.source, card.rates()
-                return
-            reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
-        record.cost_source, record.reason = "unpriced", reason
-
-    def _estimate(self, facts: ResponseFacts | None, reason: str) -> None:
-        record = self.record
-        record.estimate, record.reason = self._upper_bound(facts), reason
-        record.cost_source = "unpriced" if record.estimate is None else "estimate"
-
-    def _upper_bound(self, facts: ResponseFacts | None) -> int | None:
-        """Nano-USD that the attempt cost at the most: its hold, or what the price says of the request and of what was seen."""
-        held = self.record.held.nano if self.record.held else None
-        bound = self._cost_bound()
-        if facts is not None and bound is not None and (facts.complete or self.admission.cut_stream == "estimate" or held is None):
-            # A byte-level tokenizer never makes more tokens than there are bytes.
-            seen = bound.nano(facts.visible_output_bytes)
-            return seen if held is None else min(seen, held)
-        if held is not None or bound is None:
-            return held
-        return bound.nano(self.facts.max_output_tokens or largest_output(self._price(self.facts.model, self.facts.service_tier)))
-
-    def _cost_bound(self) -> CostBound | None:
-        facts = self.facts
-        card = self._price(facts.model, facts.service_tier)
-        if not isinstance(card, RateCard):
-            return None
-        window = card.context_window
-        tokens = min(facts.input_tokens_bound, window) if window else facts.input_tokens_bound
-        return card.bound(tokens, choices=facts.choices)
 
     def _note_error(self, error: BaseException | None, facts: ResponseFacts | None) -> None:
         record = self.record
@@ -394,13 +348,15 @@ class Call:
         return str(self._status) if self._status is not None else None
 
 
-def _dimensions(line: Pipeline) -> dict[str, str]:
+def _dimensions(line: Pipeline) -> Mapping[str, str]:
     """Who and what the call belongs to: the configuration, overridden by the scopes in force."""
-    settings = line.settings
+    settings, here = line.settings, reach().dimensions
+    if not settings.tags and settings.profile is None:
+        return here
     base = {f"tag:{key}": value for key, value in settings.tags.items()}
     if settings.profile is not None:
         base["profile"] = settings.profile
-    return {**base, **reach().dimensions}
+    return {**base, **here}
 
 
 def _serialised(result: Any) -> bytes | None:

@@ -56,6 +56,11 @@ CALL_SITES: tuple[CallSite, ...] = (
     CallSite("anthropic", "0.60", _MANAGERS, "AsyncMessageStreamManager.__aenter__", "async enter", ANTHROPIC_MESSAGES),
     CallSite("anthropic", "0.60", _MANAGERS_BETA, "BetaMessageStreamManager.__enter__", "enter", ANTHROPIC_MESSAGES),
     CallSite(
-        "anthropic", "0.60", _MANAGERS_BETA, "BetaAsyncMessageStreamManager.__aenter__", "async enter", ANTHROPIC_MESSAGES
+        "anthropic",
+        "0.60",
+        _MANAGERS_BETA,
+        "BetaAsyncMessageStreamManager.__aenter__",
+        "async enter",
+        ANTHROPIC_MESSAGES,
     ),
 )

@@ -6,7 +6,6 @@ Nothing of an SDK or an HTTP library is imported for it.
 import logging
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -88,7 +87,9 @@ class Installation:
     def _note(self, target: CallSite | Wire, done: bool, name: str) -> None:
         self.state[target] = "in place" if done else "unresolved"
         if not done and not (isinstance(target, CallSite) and _older(target)):
-            _log.warning("%s.%s is not there: this version of it is not covered; see `tollspan doctor`", target.module, name)
+            _log.warning(
+                "%s.%s is not there: this version of it is not covered; see `tollspan doctor`", target.module, name
+            )
 
     def _patch(self, module: ModuleType, name: str, wrapper: Wrapper) -> bool:
         try:
@@ -121,4 +122,3 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 INSTALLATION = Installation()
 """The one installation of the process."""
-

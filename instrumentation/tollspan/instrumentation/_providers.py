@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 _HOSTS = (
     (r"api\.openai\.com", "openai"),
@@ -30,13 +32,40 @@ _HOSTS = (
 )
 
 
-def provider_at(host: str, port: int | None, vendor: str, configured: Mapping[str, str]) -> str:
+_MOST_ORIGINS = 256
+_origins: dict[tuple[int, str], tuple[Any, Mapping[str, str], "Origin"]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where requests go: the host and its port, the URL of both (no path: it may hold a key), and whose answers come back."""
+
+    host: str
+    port: int | None
+    url: str
+    provider: str
+
+
+def origin_of(url: Any, vendor: str, configured: Mapping[str, str]) -> Origin:
+    """The origin of an httpx URL. A client keeps one URL object, so the last answer for an object is kept with it."""
+    key = (id(url), vendor)
+    known = _origins.get(key)
+    if known is not None and known[0] is url and known[1] is configured:
+        return known[2]
+    host, port = url.host.lower(), url.port
+    origin = Origin(host, port, f"{url.scheme}://{host}", _provider_at(host, port, vendor, configured))
+    if len(_origins) >= _MOST_ORIGINS:
+        _origins.clear()
+    _origins[key] = (url, configured, origin)
+    return origin
+
+
+def _provider_at(host: str, port: int | None, vendor: str, configured: Mapping[str, str]) -> str:
     """The provider at a host: the configured one, a well-known one, or else the vendor whose API flavour it speaks.
 
     An unknown host that speaks a vendor's flavour is most often a gateway to that vendor. Where it is not,
     TOLLSPAN_PROVIDERS says so.
     """
-    host = host.lower()
     return configured.get(f"{host}:{port}") or configured.get(host) or _well_known(host) or vendor
 
 

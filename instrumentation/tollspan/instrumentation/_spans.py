@@ -12,6 +12,7 @@ from tollspan.exporter import CallRecord
 from tollspan.ledger import NANO_PER_USD, event_id_for
 
 from . import _semconv as sc
+from ._providers import Origin
 from ._readers import ResponseFacts
 
 SCOPE = "tollspan.instrumentation"
@@ -23,33 +24,27 @@ def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
     return provider.get_tracer(SCOPE, _VERSION)
 
 
-def start_span(
-    provider: trace.TracerProvider, record: CallRecord, attributes: dict[str, Any], address: tuple[str, int | None]
-) -> Span:
+def start_span(provider: trace.TracerProvider, record: CallRecord, attributes: dict[str, Any], origin: Origin) -> Span:
     """Start the span of a call; where the application has suppressed instrumentation, one that nobody sees."""
     if not is_instrumentation_enabled():
         return trace.INVALID_SPAN
-    host, port = address
     start = {
         sc.OPERATION_NAME: record.operation,
-        sc.PROVIDER_NAME: record.provider or "",
-        sc.SERVER_ADDRESS: host,
+        sc.PROVIDER_NAME: origin.provider,
+        sc.SERVER_ADDRESS: origin.host,
         sc.EVENT_ID: event_id_for(record.call_id, "commit").hex(),
         **attributes,
     }
+    name = record.operation
     if record.request_model:
         start[sc.REQUEST_MODEL] = record.request_model
-    if port is not None:
-        start[sc.SERVER_PORT] = port
-    span = _tracer(provider).start_span(span_name(record), kind=SpanKind.CLIENT, attributes=start)
+        name = f"{name} {record.request_model}"  # by the conventions
+    if origin.port is not None:
+        start[sc.SERVER_PORT] = origin.port
+    span = _tracer(provider).start_span(name, kind=SpanKind.CLIENT, attributes=start)
     context = span.get_span_context()
     record.trace_id, record.span_id = context.trace_id, context.span_id
     return span
-
-
-def span_name(record: CallRecord) -> str:
-    """`{operation} {model}`, by the conventions."""
-    return f"{record.operation} {record.request_model}" if record.request_model else record.operation
 
 
 def describe_end(span: Span, record: CallRecord, facts: ResponseFacts | None, *, with_cost: bool) -> None:

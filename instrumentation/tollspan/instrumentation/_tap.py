@@ -9,6 +9,7 @@ import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
 from typing import Any, Protocol
 
 _KEEP_HEAD = 1 << 20
@@ -28,9 +29,7 @@ class Sink:
 
     __slots__ = ("chunks", "encoding", "first_at", "on_abandoned", "on_end", "open", "size")
 
-    def __init__(
-        self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]
-    ) -> None:
+    def __init__(self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]) -> None:
         self.chunks: list[bytes] = []
         self.size = 0
         self.encoding = "identity"
@@ -45,6 +44,7 @@ class Sink:
         return decoded(b"".join(self.chunks), self.encoding)
 
     def take(self, chunk: bytes) -> None:
+        """Note a chunk on its way."""
         if self.first_at is None:
             self.first_at = time.perf_counter()
         self.chunks.append(chunk)
@@ -53,11 +53,13 @@ class Sink:
             self._compact()
 
     def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
+        """Report the end; the first report counts."""
         if self.open:
             self.open = False
             self.on_end(error, left)
 
     def abandon(self) -> None:
+        """Report that nobody will read on; called by the garbage collector."""
         if self.open:
             self.open = False
             self.on_abandoned()
@@ -71,29 +73,15 @@ class Sink:
 
 def decoded(data: bytes, encoding: str) -> bytes:
     """Bytes with their HTTP content coding undone as far as they go; as they are where the coding is not known here."""
-    with contextlib.suppress(zlib.error):
+    with contextlib.suppress(zlib.error, ImportError):
         if encoding in ("gzip", "x-gzip", "deflate"):
             return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data)
-    # httpx asks for these two only where their libraries are installed.
-    if encoding == "br":
-        return _brotli(data)
-    if encoding == "zstd":
-        return _zstd(data)
+        # httpx asks for these two only where their libraries are installed.
+        if encoding == "br":
+            return bytes(import_module("brotli").Decompressor().process(data))
+        if encoding == "zstd":
+            return bytes(import_module("zstandard").ZstdDecompressor().decompressobj().decompress(data))
     return data
-
-
-def _brotli(data: bytes) -> bytes:
-    try:
-        import brotli  # noqa: PLC0415 - installed where it is needed
-    except ImportError:
-        import brotlicffi as brotli  # noqa: PLC0415 - installed where it is needed
-    return bytes(brotli.Decompressor().process(data))
-
-
-def _zstd(data: bytes) -> bytes:
-    import zstandard  # noqa: PLC0415 - installed where it is needed
-
-    return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(data))
 
 
 class HideUsage:
@@ -141,15 +129,25 @@ class HideUsage:
 class ByteStream(Protocol):
     """What httpx calls a sync byte stream."""
 
-    def __iter__(self) -> Iterator[bytes]: ...
-    def close(self) -> None: ...
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the bytes."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class AsyncByteStream(Protocol):
     """What httpx calls an async byte stream."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-    async def aclose(self) -> None: ...
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class Tap:
@@ -184,6 +182,7 @@ class Tap:
         sink.end()
 
     def close(self) -> None:
+        """Close the stream below; before its end, that cuts it."""
         try:
             self._stream.close()
         finally:
@@ -224,6 +223,7 @@ class AsyncTap:
         sink.end()
 
     async def aclose(self) -> None:
+        """Close the stream below; before its end, that cuts it."""
         try:
             await self._stream.aclose()
         finally:

@@ -7,6 +7,7 @@ pass after one look at their path.
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from tollspan.ledger import internal_errors
 from ._call import CURRENT, AttemptRefused, Call
 from ._readers import Reader, reader_for_path
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
-from ._wrappers import Wrapper, open_call
+from ._wrappers import InForce, Wrapper, open_call
 
 uncovered: Counter[str] = Counter()
 """Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
@@ -42,7 +43,7 @@ def send_wrapper(library: ModuleType) -> Wrapper:
     """The wrapper of `Client.send` of httpx or httpx2."""
     tap = tap_class(Tap, library.SyncByteStream)
 
-    def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 - wrapt's signature
+    def send(wrapped: Callable[..., Any], _client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         request = args[0] if args else kwargs["request"]
         reader = _reader(request)
         if reader is None:
@@ -53,16 +54,13 @@ def send_wrapper(library: ModuleType) -> Wrapper:
         if is_new:
             _admit_new(call)
         call.before_attempt()
-        own = _claim(call)
-        try:
-            response = wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.broke(error)
-            if own:
-                call.failed(error)
-            raise
-        finally:
-            _release(own)
+        own = CURRENT.get() is None
+        with InForce(call) if own else nullcontext():
+            try:
+                response = wrapped(*args, **kwargs)
+            except BaseException as error:
+                call.broke(error)
+                raise
         return _answered(call, library, response, tap, own=own)
 
     return send
@@ -74,7 +72,7 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
 
     async def send(
         wrapped: Callable[..., Awaitable[Any]],
-        client: Any,  # noqa: ARG001 - wrapt's signature
+        _client: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -88,16 +86,13 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
         if is_new:
             await _aadmit_new(call)
         await call.abefore_attempt()
-        own = _claim(call)
-        try:
-            response = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.broke(error)
-            if own:
-                call.failed(error)
-            raise
-        finally:
-            _release(own)
+        own = CURRENT.get() is None
+        with InForce(call) if own else nullcontext():
+            try:
+                response = await wrapped(*args, **kwargs)
+            except BaseException as error:
+                call.broke(error)
+                raise
         return _answered(call, library, response, tap, own=own)
 
     return send
@@ -149,19 +144,6 @@ async def _aadmit_new(call: Call) -> None:
         raise AttemptRefused(refusal) from None
 
 
-def _claim(call: Call) -> bool:
-    """Whether nobody above us will close this call: then it is ours, and inner sends must not open another."""
-    if CURRENT.get() is not None:
-        return False
-    CURRENT.set(call)
-    return True
-
-
-def _release(own: bool) -> None:
-    if own:
-        CURRENT.set(None)
-
-
 def _answered(call: Call, library: ModuleType, response: Any, tap: type[Any], *, own: bool) -> Any:
     """Read an answer that is here already, or put a tap on one that is still to come. Gives the response to hand on."""
     with internal_errors:
@@ -177,11 +159,10 @@ def _answered(call: Call, library: ModuleType, response: Any, tap: type[Any], *,
 def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
     """A body that was read inside `send`, or one that a mock transport made whole."""
     content = response.content
-    streamed = _is_stream(response)
-    sink = call.listen(response.status_code, streamed=True) if streamed else None
-    if sink is None:
+    if not call.facts.stream:
         call.answered(response.status_code, content)
         return response
+    sink = call.listen(response.status_code)
     sink.take(content)
     sink.end()
     if not call.hide:
@@ -195,13 +176,8 @@ def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
 
 
 def _listen(call: Call, response: Any, tap: type[Any]) -> None:
-    streamed = _is_stream(response)
-    sink = call.listen(response.status_code, streamed=streamed)
+    sink = call.listen(response.status_code)
     sink.encoding = response.headers.get("content-encoding", sink.encoding)
     # A compressed stream is read at its end like any other, but cannot be rewritten on its way.
-    hide = HideUsage() if call.hide and streamed and sink.encoding == "identity" else None
+    hide = HideUsage() if call.hide and sink.encoding == "identity" else None
     response.stream = tap(response.stream, sink, hide)
-
-
-def _is_stream(response: Any) -> bool:
-    return "text/event-stream" in response.headers.get("content-type", "")

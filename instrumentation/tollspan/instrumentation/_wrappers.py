@@ -1,7 +1,8 @@
 """What stands around an SDK's method: open the call, let the SDK work, close the call. Results pass untouched."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import set_span_in_context
@@ -23,28 +24,54 @@ def wrapper_for(site: CallSite) -> Wrapper:
 
 
 def open_call(reader: Reader, url: Any, arguments: Mapping[str, Any], *, clampable: bool) -> Call | None:
-    """A new call to the host of `url`; None where something of ours went wrong, and then the SDK works as without us."""
+    """A new call to the host of `url`; None where something of ours went wrong: then the SDK works as without us."""
     with internal_errors:
         return Call(pipeline(), reader, url, reader.request(arguments), clampable=clampable)
     return None
 
 
+class InForce:
+    """While a call is in force, the wire reports to it and its span is the current one. An exception ends the call.
+
+    Where a budget has refused an attempt, its refusal takes the place of the exception that carried it up.
+    """
+
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, call: Call | Expected) -> None:
+        self._call = call
+        self._context = attach(set_span_in_context(call.span)) if isinstance(call, Call) else None
+        CURRENT.set(call)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Set, not reset: a token belongs to one context, and an async generator may be closed in another.
+        CURRENT.set(None)
+        if self._context is not None:
+            detach(self._context)
+        if error is None:
+            return
+        call = self._call if isinstance(self._call, Call) else self._call.call
+        first = error.__cause__ if isinstance(error, AttemptRefused) else None
+        if call is not None:
+            call.failed(first or error)
+        if isinstance(error, AttemptRefused):
+            raise error.refusal from first
+
+
 def _call(reader: Reader) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if CURRENT.get() else open_call(reader, instance._client.base_url, kwargs, clampable=True)  # noqa: SLF001 - every resource of these SDKs has it
+        call = None if CURRENT.get() else open_call(reader, _base_url(instance), kwargs, clampable=True)
         if call is None:
             return wrapped(*args, **kwargs)
         call.admit()
         kwargs = call.prepared(kwargs)
-        context = attach(set_span_in_context(call.span))
-        CURRENT.set(call)
-        try:
+        with InForce(call):
             result = wrapped(*args, **kwargs)
-        except BaseException as error:
-            _failed(call, error)
-        finally:
-            CURRENT.set(None)
-            detach(context)
         call.returned(result)
         return result
 
@@ -55,20 +82,13 @@ def _async_call(reader: Reader) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = None if CURRENT.get() else open_call(reader, instance._client.base_url, kwargs, clampable=True)  # noqa: SLF001 - every resource of these SDKs has it
+        call = None if CURRENT.get() else open_call(reader, _base_url(instance), kwargs, clampable=True)
         if call is None:
             return await wrapped(*args, **kwargs)
         await call.aadmit()
         kwargs = call.prepared(kwargs)
-        context = attach(set_span_in_context(call.span))
-        CURRENT.set(call)
-        try:
+        with InForce(call):
             result = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            _failed(call, error)
-        finally:
-            CURRENT.set(None)
-            detach(context)
         call.returned(result)
         return result
 
@@ -76,18 +96,14 @@ def _async_call(reader: Reader) -> Wrapper:
 
 
 def _enter(reader: Reader) -> Wrapper:
-    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 - wrapt's signature
+    def wrapper(wrapped: Callable[..., Any], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if CURRENT.get():
             return wrapped(*args, **kwargs)
         expected = Expected(reader)
-        CURRENT.set(expected)
-        try:
+        with InForce(expected):
             result = wrapped(*args, **kwargs)
-        except BaseException as error:
-            _failed(expected.call, error)
-        finally:
-            CURRENT.set(None)
-        _returned(expected.call, result)
+        if expected.call is not None:
+            expected.call.returned(result)
         return result
 
     return wrapper
@@ -95,39 +111,20 @@ def _enter(reader: Reader) -> Wrapper:
 
 def _async_enter(reader: Reader) -> Wrapper:
     async def wrapper(
-        wrapped: Callable[..., Awaitable[Any]],
-        instance: Any,  # noqa: ARG001 - wrapt's signature
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        wrapped: Callable[..., Awaitable[Any]], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if CURRENT.get():
             return await wrapped(*args, **kwargs)
         expected = Expected(reader)
-        CURRENT.set(expected)
-        try:
+        with InForce(expected):
             result = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            _failed(expected.call, error)
-        finally:
-            CURRENT.set(None)
-        _returned(expected.call, result)
+        if expected.call is not None:
+            expected.call.returned(result)
         return result
 
     return wrapper
 
 
-def _returned(call: Call | None, result: Any) -> None:
-    if call is not None:
-        call.returned(result)
-
-
-def _failed(call: Call | None, error: BaseException) -> NoReturn:
-    """Settle the call and raise on: the SDK's exception as it is, or why a budget refused the attempt."""
-    if isinstance(error, AttemptRefused):
-        first = error.__cause__
-        if call is not None:
-            call.failed(first or error)
-        raise error.refusal from first
-    if call is not None:
-        call.failed(error)
-    raise error
+def _base_url(resource: Any) -> Any:
+    """Where the client of an SDK's resource sends its requests."""
+    return resource._client.base_url  # noqa: SLF001 - every resource of these SDKs has it, and nothing public tells it

@@ -13,13 +13,16 @@ from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
 from ._prices import PriceBook, PriceFileError
 from ._rates import CostBound, RateCard, Unpriced
 from ._registry import dump_definition, load_definition
-from ._settings import ConfigurationError, SETTINGS, Settings, load_settings, settings_reference
-from ._store import Definition, Entry, HoldRequest, Key, LEDGER_BUDGET
+from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
+from ._store import LEDGER_BUDGET, Definition, Entry, HoldRequest, Key
 from ._tickets import Ticket
 from ._windows import Window, WindowKind
 from ._writer import Writer, WriterCounts
 
 __all__ = [
+    "LEDGER_BUDGET",
+    "NANO_PER_USD",
+    "SETTINGS",
     "Balance",
     "BudgetDefinition",
     "BudgetSyntaxError",
@@ -35,7 +38,6 @@ __all__ = [
     "Grant",
     "HoldRequest",
     "Key",
-    "LEDGER_BUDGET",
     "Ledger",
     "LedgerConflict",
     "LedgerError",
@@ -43,13 +45,11 @@ __all__ = [
     "LedgerUnavailable",
     "Limit",
     "Mode",
-    "NANO_PER_USD",
     "OnLimit",
     "PriceBook",
     "PriceFileError",
     "RateCard",
     "Refusal",
-    "SETTINGS",
     "Settings",
     "Status",
     "Ticket",

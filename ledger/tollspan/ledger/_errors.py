@@ -1,8 +1,8 @@
 """Errors of the ledger.
 
-    LedgerError
-    ├── LedgerUnavailable    the store cannot be written or read now
-    └── LedgerConflict       an event id came twice, with different content
+LedgerError
+├── LedgerUnavailable    the store cannot be written or read now
+└── LedgerConflict       an event id came twice, with different content
 """
 
 

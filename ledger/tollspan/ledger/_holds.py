@@ -112,7 +112,10 @@ def decide(
     """
     wanted, least = demand.wanted_output, demand.least_output
     if patient:
-        reach = min((demand.affordable(x.unit, x.limit - b.spent) for x, b in zip(limits, balances, strict=True)), default=wanted)
+        reach = min(
+            (demand.affordable(x.unit, x.limit - b.spent) for x, b in zip(limits, balances, strict=True)),
+            default=wanted,
+        )
         least = max(least, min(wanted, reach))
     rooms = [demand.affordable(x.unit, x.limit - b.spent - b.held) for x, b in zip(limits, balances, strict=True)]
     output = min(wanted, *rooms) if rooms else wanted
@@ -126,7 +129,12 @@ def _refusal(
 ) -> Refusal:
     """The narrowest refusal: a limit that is spent before one that is only held, then the one with the least room."""
     refusing = [
-        Refusal(limit, balance, demand.amount(limit.unit, demand.least_output), busy=_fits_when_settled(demand, limit, balance))
+        Refusal(
+            limit,
+            balance,
+            demand.amount(limit.unit, demand.least_output),
+            busy=_fits_when_settled(demand, limit, balance),
+        )
         for limit, balance, room in zip(limits, balances, rooms, strict=True)
         if room < least
     ]

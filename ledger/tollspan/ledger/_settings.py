@@ -212,7 +212,7 @@ SETTINGS: tuple[Setting, ...] = (
     _row("cost_attributes", True, _switch, "Put the cost of a call on its span."),
     _row("providers", {}, _providers, "Whose prices apply at a host: `gateway.corp:8443=openai`; a table in a file."),
     _row("hold_usd", None, _usd, "USD that strict mode holds for a call without bound or price; unset: refuse it."),
-    _row("output_floor", 256, _whole(1), "The fewest output tokens that `clamp` may grant a call."),
+    _row("output_floor", 256, _whole(16), "The fewest output tokens that `clamp` may grant a call."),
     _row(
         "timezone",
         "UTC",

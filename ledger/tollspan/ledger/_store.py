@@ -34,10 +34,14 @@ _SPEND = COLUMNS.index("spend_nusd")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event to append, and the hold (its event id) that it settles."""
+    """An event to append, or what will make it on the writer's thread; and the hold (its event id) that it settles."""
 
-    event: LedgerEvent
+    event: LedgerEvent | Callable[[], LedgerEvent]
     release: bytes | None = None
+
+    def made(self) -> LedgerEvent:
+        """The event."""
+        return self.event if isinstance(self.event, LedgerEvent) else self.event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,9 @@ class SQLiteStore:
                 batch = _Batch(connection, owner)
                 duplicates, conflicts = batch.append(entries)
                 answers = [batch.hold(request) for request in holds]
-                connection.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", [(d.name, d.text, d.seen) for d in definitions])
+                connection.executemany(
+                    "INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", [(d.name, d.text, d.seen) for d in definitions]
+                )
                 batch.save_balances()
                 connection.execute("COMMIT")
             except BaseException:
@@ -212,11 +218,12 @@ class _Batch:
 
     def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         """Store the events that are new and count them; replays and conflicts count nothing."""
-        rows = [to_row(entry.event) for entry in entries]
+        events = [entry.made() for entry in entries]
+        rows = [to_row(event) for event in events]
         fresh, conflicts = self._insert(rows)
-        for entry, row, new in zip(entries, rows, fresh, strict=True):
+        for entry, event, row, new in zip(entries, events, rows, fresh, strict=True):
             if new:
-                self._count(entry.event, row[_SPEND])
+                self._count(event, row[_SPEND])
             if entry.release is not None:
                 self._release(entry.release)
         return fresh.count(False), conflicts
@@ -269,7 +276,9 @@ class _Batch:
                 self._change(charge, spent=spend, estimated=spend if event.estimated else 0)
 
     def _release(self, hold_id: bytes) -> None:
-        found = self._connection.execute("DELETE FROM open_hold WHERE hold_id = ? RETURNING charges", (hold_id,)).fetchone()
+        found = self._connection.execute(
+            "DELETE FROM open_hold WHERE hold_id = ? RETURNING charges", (hold_id,)
+        ).fetchone()
         for charge in charges_from(found[0]) if found else ():
             self._change(charge, held=-charge.amount)
 
@@ -321,7 +330,9 @@ def _explained(path: Path | None) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise LedgerUnavailable(f"{where}: {error}; {_advice(error, path)}") from error
     except sqlite3.DatabaseError as error:
-        advice = "it is damaged or no ledger: move it away or restore a snapshot, or set TOLLSPAN_LEDGER to another file"
+        advice = (
+            "it is damaged or no ledger: move it away or restore a snapshot, or set TOLLSPAN_LEDGER to another file"
+        )
         raise LedgerUnavailable(f"{where}: {error}; {advice}") from error
     except OSError as error:
         raise LedgerUnavailable(f"{where}: {error}; {_advice(error, path)}") from error
@@ -337,4 +348,3 @@ def _advice(error: Exception, path: Path | None) -> str:
         return "it is not a tollspan ledger: set TOLLSPAN_LEDGER to another file"
     folder = path.parent if path is not None else os.getcwd()
     return f"make {folder} and the file writable, or set TOLLSPAN_LEDGER to a file that you may write"
-

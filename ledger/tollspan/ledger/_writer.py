@@ -102,7 +102,9 @@ class Writer:
         self._queue.append(_Pending(definition))
         self.start()
 
-    def put_durable(self, entry: Entry | Definition | None, loop: asyncio.AbstractEventLoop | None = None) -> Ticket[None]:
+    def put_durable(
+        self, entry: Entry | Definition | None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Ticket[None]:
         """Enqueue and write at once; the ticket is answered when it (and all before it) is on disk."""
         ticket: Ticket[None] = Ticket(loop)
         self._queue.append(_Pending(entry, ticket))
@@ -324,7 +326,11 @@ class Writer:
 
     def _refuse(self, waiting: _Waiting, likely: Answer) -> None:
         limit = waiting.request.limits[0]
-        refusal = likely if isinstance(likely, Refusal) else Refusal(limit, self.balances.get(limit.key, Balance()), 0, busy=True)
+        refusal = (
+            likely
+            if isinstance(likely, Refusal)
+            else Refusal(limit, self.balances.get(limit.key, Balance()), 0, busy=True)
+        )
         if waiting.ticket.answer(refusal):
             wake([waiting.ticket])
 
@@ -383,6 +389,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -17,7 +17,7 @@ _WHOLE_PATHS: dict[str, Reader] = {"/messages": ANTHROPIC_MESSAGES}
 
 
 def reader_for_path(path: str) -> Reader | None:
-    """The reader of the flavour that POST requests to this URL path speak, or None.
+    """Find the reader of the flavour that POST requests to this URL path speak, or None.
 
     A query string and a trailing slash are ignored.
     """

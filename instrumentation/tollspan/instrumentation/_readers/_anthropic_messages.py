@@ -9,7 +9,7 @@ from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
 
 # Anthropic's guide "Vision": an image is scaled down to at most 4,784 tokens on the newest models, 1,600 on others.
 IMAGE_TOKENS = 5_000
-# Anthropic's guide "Tool use": a tool of its own that the client runs brings up to 735 hidden tokens and a prompt of 499.
+# Anthropic's guide "Tool use": a tool of its own that the client runs has up to 735 hidden tokens and a prompt of 499.
 CLIENT_TOOL_TOKENS = 1_500
 # The API refuses a smaller budget for thinking, and one that is not below `max_tokens`.
 _FEWEST_THINKING_TOKENS = 1_024
@@ -30,7 +30,8 @@ _UNBOUNDED = {
     "compaction": "server-side compaction",
     "thread": "thread",
 }
-_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_PDF_IN_BASE64 = "JVBER"
+_TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
 class _AnthropicMessages:
@@ -70,11 +71,15 @@ class _AnthropicMessages:
 
         The output of `message_start` is a placeholder: a stream cut before a `message_delta` has no known usage.
         """
+        if sse.is_whole(received):
+            return self.response(received)
         stream = sse.normal(received)
         start = next(_typed(sse.oldest(stream, b'"message_start"'), "message_start"), {}).get("message")
         last = next(_typed(sse.newest(stream, b'"message_delta"'), "message_delta"), {})
         message = start if isinstance(start, dict) else {}
-        facts = _facts(message, _overlaid(message.get("usage"), last.get("usage")), sse.at(last, "delta", "stop_reason"))
+        facts = _facts(
+            message, _overlaid(message.get("usage"), last.get("usage")), sse.at(last, "delta", "stop_reason")
+        )
         facts.complete = _is_stopped(stream)
         if facts.usage is None:
             facts.visible_output_bytes = sum(map(_visible, sse.events(stream)))
@@ -121,44 +126,46 @@ def _facts(message: Mapping[str, Any], usage: object, stop_reason: object) -> Re
 
 
 def _tier(source: Mapping[str, Any]) -> str | None:
-    """The service tier; `fast` where the speed says so, since it is what sets the price then."""
+    """Give the service tier; `fast` where the speed says so, since it is what sets the price then."""
     return "fast" if source.get("speed") == "fast" else sse.text(source.get("service_tier"))
 
 
 def _usage(raw: Mapping[str, Any]) -> dict[str, float] | None:
-    """tollspan's usage of a usage object; None where input or output is not a count.
+    """Give the usage in tollspan's meaning; None where one of its totals is no count.
 
     Anthropic's `input_tokens` leaves out cached tokens, which are added here. The headline also leaves out compaction,
-    which the same model does at the same price (SDK reference, `BetaUsage.iterations`), so its iterations are added. Not
-    so the iterations of an advisor: those are another model's, at another price.
+    which the same model does at the same price (SDK reference, `BetaUsage.iterations`), so its iterations are added.
+    Not so the iterations of an advisor: those are another model's, at another price.
     """
-    extra = [item for item in _listed(raw.get("iterations")) if sse.at(item, "type") == "compaction"]
-    sums = {key: _sum(key, raw, extra) for key in (*_INPUT, "output_tokens")}
-    if sse.count(raw.get("input_tokens")) is None or sse.count(raw.get("output_tokens")) is None:
+    sources = [raw, *(item for item in _listed(raw.get("iterations")) if sse.at(item, "type") == "compaction")]
+    fresh, written, read, out = (_sum(key, sources) for key in _TOTALS)
+    if fresh is None or written is None or read is None or out is None:
         return None
-    usage: dict[str, float] = {"tokens_in": sum(sums[key] for key in _INPUT), "tokens_out": sums["output_tokens"]}
-    written = sums["cache_creation_input_tokens"]
+    if raw.get("input_tokens") is None or raw.get("output_tokens") is None:
+        return None
     parts = {
-        "tokens_cache_read": sums["cache_read_input_tokens"],
+        "tokens_cache_read": read,
         "tokens_cache_write": written,
-        **_written_for(written, raw, extra),
-        "tokens_reasoning": sse.count(sse.at(raw.get("output_tokens_details"), "thinking_tokens")),
-        "web_searches": sse.count(sse.at(raw.get("server_tool_use"), "web_search_requests")),
+        **_written_for(written, [source.get("cache_creation") for source in sources]),
+        "tokens_reasoning": sse.count(sse.at(raw, "output_tokens_details", "thinking_tokens")),
+        "web_searches": sse.count(sse.at(raw, "server_tool_use", "web_search_requests")),
     }
-    return usage | {key: value for key, value in parts.items() if value}
+    totals: dict[str, float] = {"tokens_in": fresh + written + read, "tokens_out": out}
+    return totals | {key: value for key, value in parts.items() if value}
 
 
-def _sum(key: str, *sources: Any) -> int:
-    raw, extra = sources
-    return sum(sse.count(sse.at(source, key)) or 0 for source in (raw, *extra))
+def _sum(key: str, sources: Sequence[Any]) -> int | None:
+    """Add up a count over its sources; None where one of them has something else there."""
+    values = [sse.at(source, key) for source in sources]
+    counts = [sse.count(value) for value in values if value is not None]
+    return sum(count for count in counts if count is not None) if None not in counts else None
 
 
-def _written_for(written: int, raw: Mapping[str, Any], extra: Sequence[Any]) -> dict[str, int]:
-    """Cache writes by time to live. Where the total grew past its detail, the rest goes to the kind that was asked for."""
-    sources = [source.get("cache_creation") for source in (raw, *extra)]
-    short, long = (_sum(f"ephemeral_{kind}_input_tokens", None, sources) for kind in ("5m", "1h"))
+def _written_for(written: int, details: Sequence[Any]) -> dict[str, int]:
+    """Split cache writes by time to live; where the total grew past its detail, the rest goes to the kind in use."""
+    short, long = (_sum(f"ephemeral_{kind}_input_tokens", details) or 0 for kind in ("5m", "1h"))
     if short + long != written:
-        short, long = (0, written) if long and not short else (written - long, long) if written >= long else (0, 0)
+        short, long = (0, written) if long and not short else (max(written - long, 0), min(long, written))
     return {"tokens_cache_write_5m": short, "tokens_cache_write_1h": long}
 
 
@@ -167,7 +174,7 @@ def _typed(events: Iterator[dict[str, Any]], kind: str) -> Iterator[dict[str, An
 
 
 def _overlaid(start: object, last: object) -> dict[str, Any] | None:
-    """The counts of the last `message_delta` over those of `message_start`; they are cumulative, so nothing is added up."""
+    """Lay the counts of the last `message_delta` over those of `message_start`: they are cumulative, never added."""
     if not isinstance(last, dict) or sse.count(last.get("output_tokens")) is None:
         return None
     known = start if isinstance(start, dict) else {}
@@ -180,7 +187,7 @@ def _is_stopped(stream: bytes) -> bool:
 
 
 def _visible(event: Mapping[str, Any]) -> int:
-    """Bytes of text, thinking and arguments of calls in one event."""
+    """Add up text, thinking and arguments of calls in one event."""
     kind = event.get("type")
     if kind == "content_block_delta":
         delta = event.get("delta")
@@ -214,20 +221,27 @@ def _compaction(asked: Mapping[str, Any]) -> str | None:
     return "server-side compaction" if any(_kind(edit).startswith("compact") for edit in edits) else None
 
 
-def _read_image(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_image(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     source = part.get("source")
     if not isinstance(source, Mapping):
         return None
-    return IMAGE_TOKENS, _elsewhere("image", source), bounds.without(part, "source")
+    data = source.get("data")
+    if isinstance(data, str) and bounds.pixels(data) is None:
+        return None
+    rest = (*bounds.without(source, "data"), *bounds.without(part, "source"))
+    return IMAGE_TOKENS, _elsewhere("image", source), rest
 
 
-def _read_document(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_document(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     source = part.get("source")
-    if not isinstance(source, Mapping) or source.get("type") in {"text", "content"}:
+    if not isinstance(source, Mapping) or source.get("type") in ("text", "content"):
+        return None
+    data = source.get("data")
+    if isinstance(data, str) and not data.startswith(_PDF_IN_BASE64):
         return None
     reason = _elsewhere("document", source)
-    tokens, unknown = (0, None) if reason else bounds.file_tokens(source.get("data"))
-    return tokens, reason or unknown, bounds.without(part, "source")
+    tokens, unknown = (0, None) if reason else bounds.file_tokens(data)
+    return tokens, reason or unknown, (*bounds.without(source, "data"), *bounds.without(part, "source"))
 
 
 def _elsewhere(what: str, source: Mapping[str, Any]) -> str | None:
@@ -236,7 +250,7 @@ def _elsewhere(what: str, source: Mapping[str, Any]) -> str | None:
     return "file held by the server" if source.get("type") == "file" or source.get("file_id") else None
 
 
-def _read_upload(_part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_upload(_part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     return 0, "file held by the server", ()
 
 

@@ -1,15 +1,14 @@
-"""What the flavours share in reading requests: the effective body, an upper bound on its input tokens, its attributes.
+"""What the flavours share in reading requests: the effective body, a bound on its input tokens, its attributes.
 
-The bound rests on this: a byte-level tokenizer never makes more tokens than the text has UTF-8 bytes (measured: up to 1.00
-on rare scripts). So all strings are walked and their bytes added up, with a few bytes for each key and number; base64
-media are stripped and bounded for each item; and constants cover what providers add around messages and tools.
+The bound rests on this: a byte-level tokenizer makes no more tokens than the text has UTF-8 bytes (measured: up to 1.00
+on rare scripts). So all strings are walked and their bytes added up, with a few for each key and number; base64 media
+are stripped and bounded for each item; and constants cover what providers add around messages and tools.
 """
 
 import binascii
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, time
 from decimal import Decimal
@@ -23,56 +22,62 @@ from tollspan.instrumentation._readers._sse import count, text, utf8_bytes
 
 _LOG = logging.getLogger(__name__)
 
-# Tokens that providers add around a request. Measured over recorded calls: at most 12 for each message, 360 for tools.
+# What providers add around a request; measured over recorded calls: at most 360 tokens with tools.
 REQUEST_TOKENS = 64
 ITEM_TOKENS = 16
 TOOLS_TOKENS = 512
 
-# A compressed page of text can hold more tokens than half its bytes: measured 1.2 a byte on generated PDFs, with a page's
-# image in it. So a file counts a token for each decoded byte, plus this; many blank pages can still come out above it.
+# A page of a generated PDF was measured at 1.2 tokens for each of its bytes, the page's image included, on five pages.
+# So a file counts one token for each decoded byte, plus this. Only a PDF of very many near-empty pages comes out above.
 FILE_TOKENS = 8_192
 # OpenAI bills ten audio tokens a second, and no MP3 has under 1,000 bytes a second.
 AUDIO_TOKENS = 500
-_AUDIO_BYTES_PER_TOKEN = 100
+AUDIO_BYTES_PER_TOKEN = 100
 
+SEQUENCES = (list, tuple)
+_ITERATED = (*SEQUENCES, str, type(None))
+_COLLECTIONS = (*SEQUENCES, AbstractSet, deque)
+_BYTES = (bytes, bytearray, memoryview)
+_PRINTED = (date, time, Decimal, UUID)
 _PUNCTUATION = 2
 _SCALAR = 5
-_INT = 5
 _FLOAT = 24
-_FLAT = frozenset({bool, float, type(None)})
-_BYTES = (bytes, bytearray, memoryview)
-# A walk this long means a cycle, or a body no provider takes.
+_FLAT: dict[type, int] = {bool: _SCALAR, float: _FLOAT, type(None): _SCALAR}
+# More nodes than this mean a cycle, or a body that no provider takes.
 _MAX_NODES = 2_000_000
+
+_ABSENT = frozenset({"NotGiven", "Omit"})
+_PLAIN = frozenset({bool, dict, float, int, list, str, type(None)})
+_TRANSPORT = frozenset({"betas", "extra_body", "extra_headers", "extra_query", "timeout"})
+_NAME_CHARS = 64
+
 _HEAD_CHARS = 64
 _JPEG_CHARS = 262_144
-_ABSENT = frozenset({"NotGiven", "Omit"})
-_TRANSPORT = frozenset({"betas", "extra_body", "extra_headers", "extra_query", "timeout"})
-SEQUENCES = (list, tuple)
-_COLLECTIONS = (*SEQUENCES, AbstractSet, deque)
-_SCALARS = (date, time, Decimal, UUID)
+_JPEG_MARK = 0xFF
+# ITU-T T.81: the start-of-frame markers are SOF0 to SOF15, but for DHT, JPG and DAC among them.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_FRAME_BYTES = 9
 
-Rest = tuple[object, ...]
-MediaReader = Callable[[Mapping[str, Any], str], "tuple[int, str | None, Rest] | None"]
+Measured = tuple[int, str | None, Sequence[object]]
+"""Tokens, why they are no bound (or None), and the values inside that are still to be walked."""
+MediaReader = Callable[[Mapping[str, Any], str], Measured | None]
 Converter = Callable[[Any], Any]
 
 
 def effective(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give the JSON body that keyword arguments become.
 
-    `extra_body` wins key by key, as in the SDKs; their sentinels for "not given" are absent, and so is what is not body.
+    `extra_body` wins key by key, as in the SDKs; their sentinels for "not given" are absent, and so is what is no body.
     """
     extra = _extra(arguments)
     merged = {**arguments, **extra} if extra else arguments
-    for key, value in merged.items():
-        if key in _TRANSPORT or type(value).__name__ in _ABSENT:
-            break
-    else:
+    if _TRANSPORT.isdisjoint(merged) and _PLAIN.issuperset(map(type, merged.values())):
         return merged
     return {k: v for k, v in merged.items() if k not in _TRANSPORT and type(v).__name__ not in _ABSENT}
 
 
 def placed(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that put `changes` into force: a key that `extra_body` has is changed in a copy of that."""
+    """Give the keyword arguments that put changes into force: in a copy of `extra_body` for those keys it has."""
     extra = _extra(arguments)
     inside = {key: value for key, value in changes.items() if key in extra}
     outside = {key: value for key, value in changes.items() if key not in extra}
@@ -85,31 +90,41 @@ def _extra(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def limited(body: Mapping[str, Any], key: str, tokens: int) -> int:
-    """`tokens`, or what the caller already asks under `key` where that is less."""
+    """Give `tokens`, or what the caller already asks under `key` where that is less."""
     asked = count(body.get(key))
     return tokens if asked is None else min(asked, tokens)
 
 
 def number(value: object) -> float | None:
-    """A float attribute."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Convert to a float attribute."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def integer(value: object) -> int | None:
+    """Convert to an integer attribute, which has 64 bits."""
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def several(value: object) -> int | None:
+    """Convert a choice count, where it is not the default of one."""
+    chosen = count(value)
+    return None if chosen == 1 else chosen
 
 
 def strings(value: object) -> list[str] | None:
-    """A list attribute, from one string or several."""
+    """Convert one string or several to a list attribute."""
     if isinstance(value, str):
         return [value]
     return [item for item in value if isinstance(item, str)] if isinstance(value, SEQUENCES) else None
 
 
-def several(value: object) -> int | None:
-    """A choice count, where it is not the default of one."""
-    chosen = count(value)
-    return None if chosen == 1 else chosen
-
-
 def attributes(body: Mapping[str, Any], table: Mapping[str, tuple[str, Converter]]) -> dict[str, Any]:
-    """Attributes of the OpenTelemetry GenAI conventions for those request fields that have one."""
+    """Give the OpenTelemetry GenAI attributes of those request fields that have one."""
     found = {}
     for key, value in body.items():
         if value is not None and key in table:
@@ -122,11 +137,11 @@ def attributes(body: Mapping[str, Any], table: Mapping[str, tuple[str, Converter
 
 
 def hosted_tool(tools: object, ours: AbstractSet[str]) -> str | None:
-    """Say why a list of tools has no bound: the first whose `type` is none of `ours` is run by the provider."""
+    """Say why a list of tools has no bound: a tool whose `type` is none of `ours` is run by the provider."""
     for tool in tools if isinstance(tools, SEQUENCES) else ():
         kind = tool.get("type") if isinstance(tool, Mapping) else getattr(tool, "type", None)
         if isinstance(kind, str) and kind not in ours:
-            return f"hosted tool {kind[:64]}"
+            return f"hosted tool {kind[:_NAME_CHARS]}"
     return None
 
 
@@ -140,140 +155,147 @@ def given(body: Mapping[str, Any], reasons: Mapping[str, str]) -> str | None:
 def input_bound(
     body: Mapping[str, Any], items: str, media: Mapping[str, MediaReader], *, tools: bool
 ) -> tuple[int, str | None]:
-    """An upper bound on the input tokens of one attempt, and why it does not hold, or None.
+    """Bound the input tokens of one attempt; the second value says why that is no bound, or is None.
 
     `items` names the field with the messages. Formula: bytes of all strings + a few for each key and number + media
     + 64 + 16 for each message + 512 with tools or a schema. Media: see `FILE_TOKENS`, `AUDIO_TOKENS` and the flavour.
     """
     listed = body.get(items)
-    if not isinstance(listed, SEQUENCES):
-        if _is_iterator(listed):
-            return REQUEST_TOKENS, f"{items} given as an iterator"
-        listed = (listed,)
+    if _is_iterator(listed):
+        return REQUEST_TOKENS, f"{items} given as an iterator"
     total, unbounded = walk(body, media, text(body.get("model")) or "")
-    return total + REQUEST_TOKENS + ITEM_TOKENS * len(listed) + TOOLS_TOKENS * tools, unbounded
+    messages = len(listed) if isinstance(listed, _COLLECTIONS) else 1
+    return total + REQUEST_TOKENS + ITEM_TOKENS * messages + TOOLS_TOKENS * tools, unbounded
 
 
 def walk(root: object, media: Mapping[str, MediaReader], model: str) -> tuple[int, str | None]:
     """Bound all that stands under `root`, without constants; iterators are left untouched."""
     total, unbounded = 0, None
     stack: list[object] = [root]
-    pop, push = stack.pop, stack.append
     for _ in range(_MAX_NODES):
         if not stack:
             return total, unbounded
-        value = pop()
+        value = stack.pop()
         if type(value) is dict:
             reader = media.get(kind) if type(kind := value.get("type")) is str else None
             if reader is None or (found := reader(value, model)) is None:
-                for key, inner in value.items():
-                    # The key and its punctuation; keys that are not ASCII are rare.
-                    total += len(key) + _PUNCTUATION if type(key) is str and key.isascii() else 4 * len(str(key))
-                    if type(inner) is str:
-                        total += (len(inner) if inner.isascii() else utf8_bytes(inner)) + _PUNCTUATION
-                    elif type(inner) in _FLAT:
-                        total += _FLOAT
-                    else:
-                        push(inner)
+                total += _dict_bytes(value, stack)
                 continue
-        elif type(value) is list:
-            stack.extend(value)
-            continue
         else:
-            found = _measured(value)
+            found = (_SCALAR, None, value) if type(value) is list else _measured(value)
         total += found[0]
         unbounded = unbounded or found[1]
         stack.extend(found[2])
+        if len(stack) > _MAX_NODES:
+            break
     return total, "a body without an end"
 
 
-def _measured(value: Any) -> tuple[int, str | None, Rest]:
-    """Measure what is no plain dict or list: its bytes, why it has no bound, and what is inside it."""
-    if (size := _scalar_bytes(value)) is not None:
-        return size, None, ()
+def _dict_bytes(value: dict[Any, Any], stack: list[object]) -> int:
+    """Add up a plain object's keys and scalars; what else is in it goes on the stack."""
+    total = _SCALAR
+    for key, inner in value.items():
+        total += _PUNCTUATION + (len(key) if type(key) is str and key.isascii() else _key_bytes(key))
+        kind = type(inner)
+        if kind is str:
+            total += _PUNCTUATION + (len(inner) if inner.isascii() else utf8_bytes(inner))
+        elif kind in _FLAT:
+            total += _FLAT[kind]
+        elif kind is int:
+            total += inner.bit_length() // 3 + _SCALAR
+        else:
+            stack.append(inner)
+    return total
+
+
+def _key_bytes(key: object) -> int:
+    return utf8_bytes(key) if isinstance(key, str) else _FLOAT
+
+
+def _measured(value: Any) -> Measured:
+    """Measure anything but a plain object."""
     if isinstance(value, _COLLECTIONS):
         return _SCALAR, None, tuple(value)
+    if (size := _scalar_bytes(value)) is not None:
+        return size, None, ()
     if isinstance(value, Mapping):
         return _SCALAR, None, (dict(value),)
     return _object(value)
 
 
 def _scalar_bytes(value: Any) -> int | None:
-    if isinstance(value, int):
-        return value.bit_length() // 3 + _INT
-    if value is None or isinstance(value, float) or type(value).__name__ in _ABSENT:
-        return _FLOAT
     if isinstance(value, str):
         return utf8_bytes(value) + _PUNCTUATION
+    if isinstance(value, int):
+        return value.bit_length() // 3 + _SCALAR
+    if value is None or isinstance(value, float) or type(value).__name__ in _ABSENT:
+        return _FLOAT
     if isinstance(value, _BYTES):
-        return len(value) * 4 // 3 + _INT
-    return len(str(value)) if isinstance(value, _SCALARS) else None
+        return len(value) * 4 // 3 + _SCALAR
+    return len(str(value)) if isinstance(value, _PRINTED) else None
 
 
-def _object(value: Any) -> tuple[int, str | None, Rest]:
+def _object(value: Any) -> Measured:
+    """Measure a class, whose schema is sent, or a model or data class, whose fields are."""
     if isinstance(value, type):
         size = _schema_bytes(value)
         return (0, "a class without a JSON schema", ()) if size is None else (size, None, ())
-    inside = getattr(value, "__dict__", None)
-    if isinstance(inside, dict) and (
-        hasattr(type(value), "model_dump") or hasattr(type(value), "__dataclass_fields__")
-    ):
-        return _SCALAR, None, (dict(inside), getattr(value, "__pydantic_extra__", None))
-    if _is_iterator(value):
-        return 0, "content given as an iterator", ()
-    return 0, f"content given as {type(value).__name__[:64]}", ()
+    fields = getattr(value, "__dict__", None)
+    is_model = hasattr(type(value), "model_dump") or hasattr(type(value), "__dataclass_fields__")
+    if is_model and isinstance(fields, dict):
+        return _SCALAR, None, (dict(fields), getattr(value, "__pydantic_extra__", None))
+    what = "an iterator" if _is_iterator(value) else type(value).__name__[:_NAME_CHARS]
+    return 0, f"content given as {what}", ()
 
 
 def _is_iterator(value: object) -> bool:
-    return hasattr(type(value), "__next__") or hasattr(type(value), "__anext__")
+    return not isinstance(value, _ITERATED) and hasattr(type(value), "__next__")
 
 
 @lru_cache(maxsize=256)
 def _schema_bytes(model: Any) -> int | None:
-    """The size of a pydantic class's JSON schema, or None."""
+    """Give the size of a pydantic class's JSON schema, or None."""
     try:
         return len(orjson.dumps(model.model_json_schema()))
-    except Exception:  # noqa: BLE001 (a schema is built by code of the caller, which may raise anything)
+    except Exception:  # noqa: BLE001 (code of the caller builds the schema, and may raise anything)
         _LOG.debug("no JSON schema for %s", getattr(model, "__name__", "a class"), exc_info=True)
         return None
 
 
-def without(part: Mapping[str, Any], *keys: str) -> Rest:
-    """The values of a content part but for its media."""
+def without(part: Mapping[str, Any], *keys: str) -> tuple[object, ...]:
+    """Give the values of a content part but for its media."""
     return tuple(value for key, value in part.items() if key not in keys)
 
 
 def is_remote(value: object) -> bool:
-    """Whether a string is an address to fetch from: its size is not ours to know."""
+    """Tell whether a string is an address to fetch from: its size is not ours to know."""
     return isinstance(value, str) and not value.startswith("data:") and "://" in value[:16]
 
 
 def decoded_bytes(value: object) -> int | None:
-    """The size of what a base64 string, or a `data:` URL of one, decodes to; None for files and paths."""
+    """Give the size of what a base64 string, or a `data:` URL of one, decodes to; None for open files and paths."""
     if isinstance(value, bytes | bytearray):
         return len(value)
-    if not isinstance(value, str):
-        return None
-    return (len(value) - value.find(",", 0, 128) - 1) * 3 // 4 + 3
+    return (len(value) - _base64_start(value)) * 3 // 4 + 3 if isinstance(value, str) else None
 
 
 def file_tokens(value: object) -> tuple[int, str | None]:
-    """The bound on an inline file (see `FILE_TOKENS`)."""
+    """Bound an inline file (see `FILE_TOKENS`)."""
     size = decoded_bytes(value)
     return (0, "file of unknown size") if size is None else (size + FILE_TOKENS, None)
 
 
 def audio_tokens(value: object) -> tuple[int, str | None]:
-    """The bound on inline audio (see `AUDIO_TOKENS`)."""
+    """Bound inline audio (see `AUDIO_TOKENS`)."""
     size = decoded_bytes(value)
-    return (0, "audio of unknown size") if size is None else (size // _AUDIO_BYTES_PER_TOKEN + AUDIO_TOKENS, None)
+    return (0, "audio of unknown size") if size is None else (size // AUDIO_BYTES_PER_TOKEN + AUDIO_TOKENS, None)
 
 
 def pixels(value: object) -> tuple[int, int] | None:
-    """Width and height of an inline PNG, GIF, WebP or JPEG, from its header; None where they do not stand there."""
+    """Give width and height of an inline PNG, GIF, WebP or JPEG, from its header; None where it is none of them."""
     if not isinstance(value, str):
         return None
-    start = value.find(",", 0, 128) + 1
+    start = _base64_start(value)
     head = _decoded(value[start : start + _HEAD_CHARS])
     if head.startswith(b"\x89PNG"):
         return _big(head[16:20]), _big(head[20:24])
@@ -287,7 +309,7 @@ def pixels(value: object) -> tuple[int, int] | None:
 
 
 def _webp_pixels(head: bytes) -> tuple[int, int] | None:
-    """WebP container specification: the three kinds of first chunk."""
+    """Read the size from the first chunk, which is of one of three kinds (WebP container specification)."""
     kind = head[12:16]
     if kind == b"VP8X":
         return _little(head[24:27]) + 1, _little(head[27:30]) + 1
@@ -298,17 +320,18 @@ def _webp_pixels(head: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_pixels(data: bytes) -> tuple[int, int] | None:
-    """ITU-T T.81: the start-of-frame segment, SOF0 to SOF15 but for DHT, JPG and DAC."""
+    """Read the size from the first start-of-frame segment."""
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+    while at + _JPEG_FRAME_BYTES <= len(data) and data[at] == _JPEG_MARK:
+        if data[at + 1] in _JPEG_FRAMES:
             return _big(data[at + 7 : at + 9]), _big(data[at + 5 : at + 7])
-        at += 2 + max(_big(data[at + 2 : at + 4]), 2)
+        padding = data[at + 1] == _JPEG_MARK
+        at += 1 if padding else 2 + max(_big(data[at + 2 : at + 4]), 2)
     return None
+
+
+def _base64_start(value: str) -> int:
+    return value.find(",", 0, 256) + 1 if value.startswith("data:") else 0
 
 
 def _decoded(base64: str) -> bytes:
@@ -324,8 +347,3 @@ def _big(data: bytes) -> int:
 
 def _little(data: bytes) -> int:
     return int.from_bytes(data, "little")
-
-
-def patches(size: tuple[int, int], side: int) -> int:
-    """How many squares of `side` pixels cover an image."""
-    return math.ceil(size[0] / side) * math.ceil(size[1] / side)

@@ -18,13 +18,14 @@ _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
     "max_tokens": ("gen_ai.request.max_tokens", sse.count),
     "n": ("gen_ai.request.choice.count", bounds.several),
     "presence_penalty": ("gen_ai.request.presence_penalty", bounds.number),
-    "seed": ("gen_ai.request.seed", sse.count),
+    "seed": ("gen_ai.request.seed", bounds.integer),
     "service_tier": ("openai.request.service_tier", sse.text),
     "stop": ("gen_ai.request.stop_sequences", bounds.strings),
     "temperature": ("gen_ai.request.temperature", bounds.number),
     "top_k": ("gen_ai.request.top_k", bounds.number),
     "top_p": ("gen_ai.request.top_p", bounds.number),
 }
+_MOST_USD = 10**9
 _OWN_TOOLS = frozenset({"custom", "function"})
 _UNBOUNDED = {
     "web_search_options": "hosted tool web_search",
@@ -35,12 +36,12 @@ _UNBOUNDED = {
 }
 # Models that search the web on their own.
 _SEARCHING = re.compile(r"-search-(?:preview|api)|:online$|^sonar|/sonar|compound")
-# Takes `max_completion_tokens`; the older ones and other vendors' models take `max_tokens`.
-_NEW_LIMIT = re.compile(r"(?!gpt-3\.5|gpt-4)(?:o1|o3|o4|gpt-|chatgpt|ft:|codex|computer-use)")
+_OPENAI = re.compile(r"o1|o3|o4|gpt-|chatgpt|ft:|codex|computer-use")
+_OPENAI_OLD = re.compile(r"gpt-3\.5|gpt-4")
 # Measured: Grok counts up to 494 hidden tokens for each request.
 GROK_TOKENS = 1_024
 
-# Cache names: OpenAI and OpenRouter; DeepSeek; Moonshot; Mistral.
+# Cache names: OpenAI and OpenRouter; DeepSeek; Moonshot; Mistral. Images read are billed as text, images made are not.
 _PARTS: sse.Parts = (
     (
         "tokens_cache_read",
@@ -55,22 +56,21 @@ _PARTS: sse.Parts = (
     ("tokens_reasoning", (("completion_tokens_details", "reasoning_tokens"),)),
     ("tokens_audio_in", (("prompt_tokens_details", "audio_tokens"),)),
     ("tokens_audio_out", (("completion_tokens_details", "audio_tokens"),)),
-    ("tokens_image_in", (("prompt_tokens_details", "image_tokens"),)),
     ("tokens_image_out", (("completion_tokens_details", "image_tokens"),)),
 )
 
-# Tiles: gpt-4o-mini bills 2,833 + 5,667 for each of at most eight tiles, the others at most 85 + 170.
-# Patches: one for each 32 x 32 pixels, times at most 2.46; capped at 1,536 on the smaller models, on others at nothing.
-# Source: OpenAI's guide "Images and vision", section "Calculating costs", of 2026.
+# Tiles: gpt-4o-mini bills 2,833 + 5,667 for each of at most eight, the other models at most 85 + 170 for each.
+# Patches: one for each 32 x 32 pixels, times at most 2.46; at most 1,536 on smaller models, on the newest any number.
+# Source: OpenAI's guide "Images and vision", section "Calculating costs", as of 2026.
 _MINI_TILES = re.compile(r"gpt-4o-mini")
 _TILES = re.compile(
     r"(?:chatgpt-|gpt-)4o|gpt-4-(?:turbo|vision)|gpt-4\.5|gpt-4\.1(?!-mini|-nano)|gpt-5(?:-chat|-\d|$)|o1|o3|computer-use"
 )
 _SMALL_PATCHES = re.compile(r"gpt-4\.1-(?:mini|nano)|gpt-5(?:\.4)?-(?:mini|nano)|gpt-5\.2|o4-mini")
-_MAX_TILES = 8
+_MINI_BASE_TOKENS, _MINI_TILE_TOKENS = 2_833, 5_667
+_BASE_TOKENS, _TILE_TOKENS = 85, 170
 _SMALL_BUDGET = 1_536
 _FEWEST_PATCHES = 256
-_UNKNOWN_PATCHES = 10_000
 _PATCH_TOKENS = 2.46
 # Other vendors bill fixed sums for an image of any size: Llama up to 6,404 tokens, Gemini 3 about 1,120.
 _FOREIGN_IMAGE_TOKENS = 8_500
@@ -114,6 +114,8 @@ class _OpenAIChat:
 
     def stream(self, received: bytes) -> ResponseFacts:
         """See `Reader.stream`. Usage is on the last chunk (OpenAI), or on the last one with content (Groq, Mistral)."""
+        if sse.is_whole(received):
+            return self.response(received)
         stream = sse.normal(received)
         facts = ResponseFacts(complete=sse.is_done(stream))
         for needle in (b'"usage":{', b'"usage": {'):
@@ -132,8 +134,8 @@ class _OpenAIChat:
         """See `Reader.with_output_limit`. Keeps to the key that the caller uses; else the one that the model takes."""
         asked = bounds.effective(arguments)
         used = [key for key in _LIMITS if sse.count(asked.get(key)) is not None]
-        default = _LIMITS[0] if _NEW_LIMIT.match(sse.text(asked.get("model")) or "") else _LIMITS[1]
-        return bounds.placed(arguments, {key: bounds.limited(asked, key, tokens) for key in used or [default]})
+        keys = used or [_limit_key(sse.text(asked.get("model")) or "")]
+        return bounds.placed(arguments, {key: bounds.limited(asked, key, tokens) for key in keys})
 
     def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """See `Reader.with_usage_asked`. An `include_usage` of the caller's own, True or False, is left alone."""
@@ -153,8 +155,13 @@ def _limit(asked: Mapping[str, Any]) -> int | None:
     return old if new is None else new if old is None else max(new, old)
 
 
+def _limit_key(model: str) -> str:
+    """Name the key that a model takes: the older ones of OpenAI and all of other vendors take `max_tokens`."""
+    return _LIMITS[0] if _OPENAI.match(model) and not _OPENAI_OLD.match(model) else _LIMITS[1]
+
+
 def cost_of(usage: Any) -> Decimal | None:
-    """The cost in USD that the wire states: OpenRouter's `usage.cost`, Perplexity's `usage.cost.total_cost`.
+    """Give the cost in USD that the wire states: OpenRouter's `usage.cost`, Perplexity's `usage.cost.total_cost`.
 
     With a key of the caller's own (`is_byok`), OpenRouter states its fee there and the provider's charge beside it.
     """
@@ -166,12 +173,12 @@ def cost_of(usage: Any) -> Decimal | None:
 
 
 def _usd(value: object) -> Decimal | None:
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    return Decimal(str(value)) if sound else None
+    stated = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_USD
+    return Decimal(str(value)) if stated else None
 
 
 def _usage(raw: Any) -> dict[str, float] | None:
-    """tollspan's usage of a chat usage object; None where input or output is not a count."""
+    """Give the usage in tollspan's meaning; None where input or output is not a count."""
     tokens_in = sse.count(sse.at(raw, "prompt_tokens"))
     if tokens_in is None or (tokens_out := _output_tokens(raw, tokens_in)) is None:
         return None
@@ -179,10 +186,10 @@ def _usage(raw: Any) -> dict[str, float] | None:
 
 
 def _output_tokens(raw: dict[str, Any], tokens_in: int) -> int | None:
-    """All output tokens.
+    """Give all output tokens.
 
-    xAI leaves reasoning out of `completion_tokens` and counts it in `total_tokens` only; a server that generated nothing
-    may leave `completion_tokens` away.
+    xAI leaves reasoning out of `completion_tokens` and counts it in `total_tokens` only. A server that generated nothing
+    may leave `completion_tokens` out.
     """
     total = sse.count(raw.get("total_tokens"))
     if "completion_tokens" not in raw:
@@ -195,7 +202,7 @@ def _output_tokens(raw: dict[str, Any], tokens_in: int) -> int | None:
 
 
 def _take_usage(facts: ResponseFacts, event: Mapping[str, Any]) -> bool:
-    """Whether the event has a usage of its own, now in the facts; Groq also puts it under `x_groq`."""
+    """Take the usage of an event, and tell whether it has one; Groq also puts it under `x_groq`."""
     for raw in (event.get("usage"), sse.at(event.get("x_groq"), "usage")):
         if (usage := _usage(raw)) is not None:
             facts.usage, facts.cost_usd = usage, cost_of(raw)
@@ -204,7 +211,7 @@ def _take_usage(facts: ResponseFacts, event: Mapping[str, Any]) -> bool:
 
 
 def _identify(facts: ResponseFacts, event: Mapping[str, Any]) -> None:
-    """Model, id and tier, where not known yet; Azure's first event has them empty."""
+    """Take model, id and tier where not known yet; Azure's first event has them empty."""
     facts.model = facts.model or sse.text(event.get("model"))
     facts.response_id = facts.response_id or sse.text(event.get("id"))
     facts.service_tier = sse.text(event.get("service_tier")) or facts.service_tier
@@ -229,7 +236,7 @@ def _in_order(reasons: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def _take_ends(facts: ResponseFacts, stream: bytes) -> None:
-    """What the usage chunk may lack: the first event's ids, the finish reason of each choice, an error."""
+    """Take what the usage chunk may lack: the first event's ids, each choice's finish reason, an error."""
     if facts.model is None or facts.response_id is None:
         _identify(facts, next(sse.oldest(stream, b'"model"'), {}))
     reasons: dict[int, str] = {}
@@ -256,7 +263,7 @@ def _walked(stream: bytes, facts: ResponseFacts) -> ResponseFacts:
 
 
 def _visible(delta: Any) -> int:
-    """Bytes of text, refusal, reasoning (under one of two names), transcript and calls in one delta."""
+    """Add up text, refusal, reasoning (under one of two names), transcript and calls of one delta."""
     if not isinstance(delta, dict):
         return 0
     calls = delta.get("tool_calls")
@@ -288,33 +295,37 @@ def _audio_reference(messages: object) -> str | None:
     return None
 
 
-def image_tokens(image: object, model: str) -> tuple[int, str | None]:
-    """The bound on one image, given as a `data:` URL, an address or base64 (formula and source above)."""
+def image_tokens(image: str, model: str) -> tuple[int, str | None]:
+    """Bound one image, given as a `data:` URL, an address or base64 (formula and source: see `_TILES`).
+
+    What has no image's header counts all of its bytes: the API refuses it, or it is no image at all.
+    """
     if bounds.is_remote(image):
         return 0, "image by URL"
     size = bounds.pixels(image)
+    if size is None or not all(size):
+        return sse.utf8_bytes(image), None
     name = model.rpartition("/")[2].removeprefix("ft:")
-    if _MINI_TILES.match(name) or _TILES.match(name):
-        base, tile = (2_833, 5_667) if _MINI_TILES.match(name) else (85, 170)
-        return base + tile * _tiles(size), None
-    patches = _UNKNOWN_PATCHES if size is None else max(bounds.patches(size, 32), _FEWEST_PATCHES)
+    if _MINI_TILES.match(name):
+        return _MINI_BASE_TOKENS + _MINI_TILE_TOKENS * _tiles(*size), None
+    if _TILES.match(name):
+        return _BASE_TOKENS + _TILE_TOKENS * _tiles(*size), None
+    patches = max(math.ceil(size[0] / 32) * math.ceil(size[1] / 32), _FEWEST_PATCHES)
     if _SMALL_PATCHES.match(name):
         patches = min(patches, _SMALL_BUDGET)
     tokens = math.ceil(patches * _PATCH_TOKENS)
-    return (tokens if _NEW_LIMIT.match(name) else max(tokens, _FOREIGN_IMAGE_TOKENS)), None
+    return (tokens if _OPENAI.match(name) else max(tokens, _FOREIGN_IMAGE_TOKENS)), None
 
 
-def _tiles(size: tuple[int, int] | None) -> int:
-    """Tiles of 512 pixels, after fitting into 2,048 x 2,048 and bringing the shorter side down to 768."""
-    if size is None or not all(size):
-        return _MAX_TILES
-    scale = min(1.0, 2048 / max(size))
-    scale *= min(1.0, 768 / (min(size) * scale))
-    return min(math.ceil(size[0] * scale / 512) * math.ceil(size[1] * scale / 512), _MAX_TILES)
+def _tiles(width: int, height: int) -> int:
+    """Count tiles of 512 pixels, after fitting into 2,048 x 2,048 and bringing the shorter side down to 768."""
+    scale = min(1.0, 2048 / max(width, height))
+    scale *= min(1.0, 768 / (min(width, height) * scale))
+    return math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
 
 
 def file_bound(file: Mapping[str, Any]) -> tuple[int, str | None]:
-    """The bound on an OpenAI file object: inline data, else an address or an id that the server resolves."""
+    """Bound a file object: inline data, else an address or an id that the server resolves."""
     if file.get("file_id"):
         return 0, "file held by the server"
     if file.get("file_url") or bounds.is_remote(file.get("file_data")):
@@ -322,27 +333,31 @@ def file_bound(file: Mapping[str, Any]) -> tuple[int, str | None]:
     return bounds.file_tokens(file.get("file_data"))
 
 
-def _read_image(part: Mapping[str, Any], model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     image = part.get("image_url")
-    url = image.get("url") if isinstance(image, Mapping) else image
-    return (*image_tokens(url, model), bounds.without(part, "image_url")) if isinstance(url, str) else None
+    inner = image if isinstance(image, Mapping) else {"url": image}
+    if not isinstance(url := inner.get("url"), str):
+        return None
+    rest = (*bounds.without(inner, "url"), *bounds.without(part, "image_url"))
+    return *image_tokens(url, model), rest
 
 
-def _read_audio(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_audio(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     audio = part.get("input_audio")
     if not isinstance(audio, Mapping):
         return None
-    return *bounds.audio_tokens(audio.get("data")), bounds.without(part, "input_audio")
+    rest = (*bounds.without(audio, "data"), *bounds.without(part, "input_audio"))
+    return *bounds.audio_tokens(audio.get("data")), rest
 
 
-def _read_file(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_file(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     file = part.get("file")
     if not isinstance(file, Mapping):
         return None
-    return *file_bound(file), (bounds.without(file, "file_data", "file_id"), *bounds.without(part, "file"))
+    return *file_bound(file), (*bounds.without(file, "file_data"), *bounds.without(part, "file"))
 
 
-def _read_remote(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_remote(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     kind = str(part["type"])
     return (0, f"{kind.removesuffix('_url')} input", ()) if kind in part else None
 

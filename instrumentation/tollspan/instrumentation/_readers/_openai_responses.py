@@ -76,6 +76,8 @@ class _OpenAIResponses:
 
     def stream(self, received: bytes) -> ResponseFacts:
         """See `Reader.stream`. The terminal event holds the whole response, its usage included."""
+        if sse.is_whole(received):
+            return self.response(received)
         stream = sse.normal(received)
         terminal = _terminal(stream)
         if terminal is None:
@@ -105,7 +107,7 @@ OPENAI_RESPONSES = _OpenAIResponses()
 
 
 def _facts(answer: Mapping[str, Any]) -> ResponseFacts:
-    """What a response object tells, but for its error."""
+    """Take what a response object tells, but for its error."""
     status = sse.text(answer.get("status"))
     reason = sse.text(sse.at(answer.get("incomplete_details"), "reason")) or status
     return ResponseFacts(
@@ -119,7 +121,7 @@ def _facts(answer: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _usage(answer: Mapping[str, Any]) -> dict[str, float] | None:
-    """tollspan's usage of a response object; None where input or output is not a count."""
+    """Give the usage in tollspan's meaning; None where input or output is not a count."""
     raw = answer.get("usage")
     tokens_in, tokens_out = sse.count(sse.at(raw, "input_tokens")), sse.count(sse.at(raw, "output_tokens"))
     if not isinstance(raw, dict) or tokens_in is None or tokens_out is None:
@@ -131,10 +133,10 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _web_searches(output: object) -> int:
-    """The billed web searches: calls of the tool that searched. Opening a page found is no search of its own."""
+    """Count the billed web searches: to open a page that was found is none of its own."""
     items = output if isinstance(output, list) else ()
     calls = [item for item in items if sse.at(item, "type") == "web_search_call"]
-    return sum(sse.at(call, "action", "type") in {None, "search"} for call in calls)
+    return sum(sse.at(call, "action", "type") in (None, "search") for call in calls)
 
 
 def _terminal(stream: bytes) -> dict[str, Any] | None:
@@ -146,7 +148,7 @@ def _terminal(stream: bytes) -> dict[str, Any] | None:
 
 
 def _walked(stream: bytes) -> ResponseFacts:
-    """The facts of a stream without its terminal event, from all of its events."""
+    """Read a stream without its terminal event, event by event."""
     facts = ResponseFacts(complete=False)
     for event in sse.events(stream):
         answer = event.get("response")
@@ -161,7 +163,7 @@ def _walked(stream: bytes) -> ResponseFacts:
 
 
 def _visible(event: Mapping[str, Any]) -> int:
-    """Bytes of text, reasoning and arguments of calls in one event; audio comes as base64 and is left out."""
+    """Add up text, reasoning and arguments of calls in one event; audio comes as base64 and is left out."""
     kind = event.get("type")
     if not isinstance(kind, str) or not kind.endswith(".delta") or kind == "response.audio.delta":
         return 0
@@ -180,30 +182,32 @@ def _unbounded(asked: Mapping[str, Any]) -> str | None:
 
 
 def _held(items: Sequence[object]) -> str | None:
-    """Why the items of an input are more than they show: some only name what the server holds."""
+    """Say why the items of an input are more than they show: some only name what the server holds."""
     for item in items:
         if type(item) is not dict:
             continue
         kind = item.get("type")
         if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
             return "item held by the server"
+        if kind == "reasoning" and not (item.get("encrypted_content") or item.get("content")) and item.get("id"):
+            return "reasoning held by the server"
         if kind == "additional_tools" and (reason := bounds.hosted_tool(item.get("tools"), _OWN_TOOLS)):
             return reason
     return None
 
 
-def _read_image(part: Mapping[str, Any], model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     if part.get("file_id"):
         return 0, "file held by the server", ()
     image = part.get("image_url")
     return (*image_tokens(image, model), bounds.without(part, "image_url")) if isinstance(image, str) else None
 
 
-def _read_file(part: Mapping[str, Any], _model: str) -> tuple[int, str | None, bounds.Rest] | None:
-    return *file_bound(part), bounds.without(part, "file_data", "file_id", "file_url")
+def _read_file(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
+    return *file_bound(part), bounds.without(part, "file_data")
 
 
-def _read_generated(part: Mapping[str, Any], model: str) -> tuple[int, str | None, bounds.Rest] | None:
+def _read_generated(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     if not isinstance(part.get("result"), str):
         return 0, "image held by the server", ()
     return *image_tokens(part["result"], model), bounds.without(part, "result")

@@ -34,7 +34,7 @@ Parts = tuple[tuple[str, tuple[Path, ...]], ...]
 
 
 def parsed(data: bytes) -> Any:
-    """The JSON value in `data`, or None. Also reads what only Python's own parser takes, such as NaN in a log probability."""
+    """Read a JSON value, or None. Python's own parser also takes NaN, which some servers give as a log probability."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -46,11 +46,16 @@ def parsed(data: bytes) -> Any:
 
 
 def parsed_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a whole answer; the first object of a list, as Gemini's OpenAI endpoint wraps errors; else {}."""
+    """Read the JSON object of a whole answer, or {}; of a list, in which Gemini wraps errors, the first one."""
     value = parsed(body)
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, dict) else {}
+
+
+def is_whole(received: bytes) -> bool:
+    """Tell whether a would-be stream is one JSON object: an error, or a server that does not stream."""
+    return received.startswith(b"{") and bool(parsed_object(received))
 
 
 def normal(received: bytes) -> bytes:
@@ -117,7 +122,7 @@ def is_done(stream: bytes) -> bool:
 
 
 def at(value: Any, *path: str) -> Any:
-    """The value under a path of keys, or None where any step is missing or no object."""
+    """Give the value under a path of keys, or None where any step is missing or no object."""
     for key in path:
         if not isinstance(value, dict):
             return None
@@ -126,14 +131,14 @@ def at(value: Any, *path: str) -> Any:
 
 
 def count(value: object) -> int | None:
-    """A count as the wire gave it; None for what is none: a bool, a string, a negative or a fractional number."""
+    """Give a count as the wire has it; None for what is none: a bool, a string, a negative or a fractional number."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
 
 
 def counts(usage: Mapping[str, Any], parts: Parts) -> dict[str, float]:
-    """The parts of a usage that are above 0, each from the first of its paths that has one."""
+    """Give the parts of a usage that are above 0, each from the first of its paths that has one."""
     found: dict[str, float] = {}
     for key, paths in parts:
         for path in paths:
@@ -144,17 +149,17 @@ def counts(usage: Mapping[str, Any], parts: Parts) -> dict[str, float]:
 
 
 def text(value: object) -> str | None:
-    """A non-empty string, or None."""
+    """Give a string that is not empty, or None."""
     return value if isinstance(value, str) and value else None
 
 
 def utf8_bytes(value: str) -> int:
-    """The length of a string in UTF-8; lone surrogates, which JSON can carry, count three bytes each."""
+    """Measure a string in UTF-8; lone surrogates, which JSON can carry, have three bytes each."""
     return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
 
 
 def spoken_bytes(value: object, depth: int = _SPOKEN_DEPTH) -> int:
-    """The UTF-8 bytes of generated text in a delta: a string, or a list of parts with `text` or `thinking`."""
+    """Measure generated text in UTF-8: a string, or a list of parts with `text` or `thinking`."""
     if isinstance(value, str):
         return utf8_bytes(value)
     if depth and isinstance(value, list):
@@ -165,7 +170,7 @@ def spoken_bytes(value: object, depth: int = _SPOKEN_DEPTH) -> int:
 
 
 def error_in(answer: Mapping[str, Any]) -> object:
-    """The error that an answer or an event carries, in any of the shapes that compatible servers use; else None."""
+    """Give the error that an answer carries, in any of the shapes that compatible servers use; else None."""
     if error := answer.get("error"):
         return error
     if answer.get("object") == "error" or answer.get("type") == "error":
@@ -176,7 +181,7 @@ def error_in(answer: Mapping[str, Any]) -> object:
 
 
 def failure(error: object) -> tuple[str | None, str | None]:
-    """Type and message of an error; `_OTHER` where it has no type, as OpenTelemetry's `error.type` wants it."""
+    """Give type and message of an error; `_OTHER` where it has no type, as OpenTelemetry's `error.type` wants it."""
     if not error:
         return None, None
     if not isinstance(error, dict):
@@ -188,5 +193,5 @@ def failure(error: object) -> tuple[str | None, str | None]:
 
 
 def redacted(message: str) -> str:
-    """An error's text without anything that looks like a key, cut to `MESSAGE_CHARS` characters."""
+    """Cut an error's text to `MESSAGE_CHARS` characters, without anything that looks like a key."""
     return _KEY_LIKE.sub("[redacted]", message[:_MESSAGE_READ])[:MESSAGE_CHARS]

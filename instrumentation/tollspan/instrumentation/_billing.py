@@ -1,0 +1,86 @@
+"""What a call has cost: what the wire states, else its usage at its price, else an estimate. Never a silent 0."""
+
+from collections.abc import Callable, Mapping
+
+from tollspan.budget import largest_output
+from tollspan.exporter import CallRecord
+from tollspan.ledger import CutStream, RateCard, Unpriced, to_nano
+
+from ._readers import RequestFacts, ResponseFacts
+
+PriceOf = Callable[[str | None, str | None], RateCard | Unpriced]
+"""The price of a model at a service tier, for the call's provider and start."""
+
+
+def book(
+    record: CallRecord, request: RequestFacts, answer: ResponseFacts, price_of: PriceOf, *, cut_stream: CutStream
+) -> None:
+    """Put the cost of an answer into the record of its call."""
+    record.response_model, record.response_id, record.usage = answer.model, answer.response_id, answer.usage
+    if answer.cost_usd is not None:
+        record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
+    elif answer.usage is not None:
+        _book_usage(record, request, answer, answer.usage, price_of)
+    else:
+        estimate = _of_what_was_seen(record, request, answer, price_of, cut_stream)
+        reason = "the answer carried no usage" if answer.complete else "the stream was cut before its usage came"
+        _book_estimate(record, estimate, reason)
+
+
+def book_unknown(record: CallRecord, request: RequestFacts, price_of: PriceOf, reason: str) -> None:
+    """Put the most that the attempt may have cost into the record: nobody can tell whether it was billed."""
+    _book_estimate(record, upper_bound(record, request, price_of), reason)
+
+
+def upper_bound(record: CallRecord, request: RequestFacts, price_of: PriceOf) -> int | None:
+    """Nano-USD that one attempt costs at the most: its hold, or else the bound of its request; None where unpriced."""
+    if record.held is not None and record.held.nano is not None:
+        return record.held.nano
+    card = price_of(request.model, request.service_tier)
+    if not isinstance(card, RateCard):
+        return None
+    output = request.max_output_tokens or largest_output(card)
+    return card.bound(_input_tokens(request, card), choices=request.choices).nano(output)
+
+
+def _book_usage(
+    record: CallRecord, request: RequestFacts, answer: ResponseFacts, usage: Mapping[str, float], price_of: PriceOf
+) -> None:
+    """By the model that answered, or else by the one that was asked for: a gateway may answer with a name of its own."""
+    tier, reason = answer.service_tier or request.service_tier, None
+    for model in dict.fromkeys((answer.model, request.model)):
+        card = price_of(model, tier)
+        cost = card.cost(usage) if isinstance(card, RateCard) else card
+        if isinstance(card, RateCard) and isinstance(cost, int):
+            record.cost, record.cost_source, record.rate_card = cost, card.source, card
+            return
+        reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
+    record.cost_source, record.reason = "unpriced", reason
+
+
+def _book_estimate(record: CallRecord, estimate: int | None, reason: str) -> None:
+    record.estimate, record.reason = estimate, reason
+    record.cost_source = "unpriced" if estimate is None else "estimate"
+
+
+def _of_what_was_seen(
+    record: CallRecord, request: RequestFacts, answer: ResponseFacts, price_of: PriceOf, cut_stream: CutStream
+) -> int | None:
+    """The most that the bytes seen can have cost; a stream that was cut keeps its hold, unless told otherwise.
+
+    A byte-level tokenizer never makes more tokens than there are bytes. What a provider goes on to generate after a cut,
+    nobody sees; so only a stream that ended by itself, or a setting, brings the estimate below the hold.
+    """
+    held = record.held.nano if record.held else None
+    if held is not None and not answer.complete and cut_stream == "hold":
+        return held
+    card = price_of(request.model, request.service_tier)
+    if not isinstance(card, RateCard):
+        return held
+    seen = card.bound(_input_tokens(request, card), choices=request.choices).nano(answer.visible_output_bytes)
+    return seen if held is None else min(seen, held)
+
+
+def _input_tokens(request: RequestFacts, card: RateCard) -> int:
+    window = card.context_window
+    return min(request.input_tokens_bound, window) if window else request.input_tokens_bound
