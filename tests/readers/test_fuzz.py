@@ -34,6 +34,8 @@ ANSWERS = {
     "openai.chat": {"id": "c", "model": "m", "choices": [{"index": 0, "finish_reason": "stop"}], "usage": CHAT_USAGE},
     "openai.responses": RESPONSE,
     "anthropic.messages": MESSAGE,
+    "openai.completions": {"id": "c", "model": "m", "choices": [{"index": 0, "text": "x"}], "usage": CHAT_USAGE},
+    "openai.embeddings": {"model": "m", "data": [], "usage": {"prompt_tokens": 9, "total_tokens": 9}},
 }
 EVENTS = {
     "openai.chat": [
@@ -53,15 +55,21 @@ EVENTS = {
         {"type": "message_stop"},
     ],
 }
+EVENTS["openai.completions"] = [
+    {"id": "c", "model": "m", "choices": [{"index": 0, "text": "h\u00e9llo \u5b57"}], "usage": None},
+    {"id": "c", "model": "m", "choices": [], "usage": CHAT_USAGE},
+]
+EVENTS["openai.embeddings"] = []  # it has no streams
 STREAMS = {
     name: b"".join(b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n" for event in events)
     for name, events in EVENTS.items()
 }
 STREAMS["openai.chat"] += b"data: [DONE]\n\n"
+STREAMS["openai.completions"] += b"data: [DONE]\n\n"
 FIELDS = [
     *("model", "messages", "input", "system", "tools", "stream", "n", "max_tokens", "max_completion_tokens", "stop"),
     *("max_output_tokens", "seed", "temperature", "top_p", "extra_body", "stream_options", "thinking", "reasoning"),
-    *("context_management", "service_tier"),
+    *("context_management", "service_tier", "prompt", "best_of", "dimensions"),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

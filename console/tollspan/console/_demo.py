@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from importlib.metadata import entry_points, version
@@ -74,15 +74,15 @@ class _Demo:
     def ledger(self) -> Path:
         return self.folder / "ledger.db"
 
-    def say(self, text: str, *, indent: str = "") -> None:
-        wrapped = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-        self.console.out(wrapped)
+    def say(self, text: str) -> None:
+        self.console.out(textwrap.fill(text, _WIDTH, break_on_hyphens=False))
 
     def head(self, text: str) -> None:
         self.console.out(f"\n{text}\n{'-' * len(text)}")
 
     def check(self, kept: bool, otherwise: str) -> None:
-        self.problems += [] if kept else [otherwise]
+        if not kept:
+            self.problems.append(otherwise)
 
 
 def run_demo(*, real: bool = False, as_json: bool = False, keep: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""An application that calls LLMs, written as if there were no accounting: `tollspan demo` runs a copy of this file.
+"""An application that calls LLMs, written as if nobody counted: it imports the vendors' SDKs and nothing else.
 
 `python app.py calls` makes a call of each kind and then ten at once, `burst N` makes N long calls at once, `tiny` makes
 one small call to each vendor that has a key. The SDKs find vendors and keys in the environment, as they always do. How

@@ -39,7 +39,7 @@ def upper_bound(record: CallRecord, request: RequestFacts, price_of: PriceOf) ->
     card = price_of(request.model, request.service_tier)
     if not isinstance(card, RateCard):
         return None
-    output = request.max_output_tokens or largest_output(card)
+    output = largest_output(card) if request.max_output_tokens is None else request.max_output_tokens
     return card.bound(_input_tokens(request, card), choices=request.choices).nano(output)
 
 
@@ -66,13 +66,13 @@ def _book_estimate(record: CallRecord, estimate: int | None, reason: str) -> Non
 def _of_what_was_seen(
     record: CallRecord, request: RequestFacts, answer: ResponseFacts, price_of: PriceOf, cut_stream: CutStream
 ) -> int | None:
-    """The most that the bytes seen can have cost; a stream that was cut keeps its hold, unless told otherwise.
+    """The hold, or where there is none, or a setting says so, the most that the bytes seen can have cost.
 
-    A byte-level tokenizer never makes more tokens than there are bytes. What a provider goes on to generate after a cut,
-    nobody sees; so only a stream that ended by itself, or a setting, brings the estimate below the hold.
+    A byte-level tokenizer never makes more tokens than there are bytes. But hidden reasoning, and what a provider goes
+    on to generate after a cut, nobody sees: only the hold is sure to cover them.
     """
     held = record.held.nano if record.held else None
-    if held is not None and not answer.complete and cut_stream == "hold":
+    if held is not None and cut_stream == "hold":
         return held
     card = price_of(request.model, request.service_tier)
     if not isinstance(card, RateCard):

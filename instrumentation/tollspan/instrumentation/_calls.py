@@ -6,7 +6,14 @@ A row only opens and closes a call around the SDK's method. What was sent and an
 from dataclasses import dataclass
 from typing import Literal
 
-from ._readers import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Reader
+from ._readers import (
+    ANTHROPIC_MESSAGES,
+    OPENAI_CHAT,
+    OPENAI_COMPLETIONS,
+    OPENAI_EMBEDDINGS,
+    OPENAI_RESPONSES,
+    Reader,
+)
 
 Kind = Literal["call", "async call", "enter", "async enter"]
 """`call`: a method whose keyword arguments are the request. `enter`: a context manager that sends when it is entered."""
@@ -14,7 +21,10 @@ Kind = Literal["call", "async call", "enter", "async enter"]
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """One method of one SDK. `since` is the SDK's version from which it must be there, to the best of our knowledge."""
+    """One method of one SDK. `since` is the SDK's version from which it must be there, to the best of our knowledge.
+
+    `clampable` tells whether the method takes a maximum of output tokens.
+    """
 
     sdk: str
     since: str
@@ -22,13 +32,16 @@ class CallSite:
     name: str
     kind: Kind
     reader: Reader
+    clampable: bool = True
 
 
-def _both(sdk: str, since: str, module: str, name: str, reader: Reader) -> tuple[CallSite, CallSite]:
+def _both(
+    sdk: str, since: str, module: str, name: str, reader: Reader, *, clampable: bool = True
+) -> tuple[CallSite, CallSite]:
     """A method and its twin on the class of the same name with `Async` before it."""
     return (
-        CallSite(sdk, since, module, name, "call", reader),
-        CallSite(sdk, since, module, f"Async{name}", "async call", reader),
+        CallSite(sdk, since, module, name, "call", reader, clampable),
+        CallSite(sdk, since, module, f"Async{name}", "async call", reader, clampable),
     )
 
 
@@ -47,6 +60,9 @@ CALL_SITES: tuple[CallSite, ...] = (
     *_both("openai", "1.66", _CHAT_BETA, "Completions.parse", OPENAI_CHAT),  # until it moved out of beta
     *_both("openai", "1.66", _RESPONSES, "Responses.create", OPENAI_RESPONSES),
     *_both("openai", "1.66", _RESPONSES, "Responses.parse", OPENAI_RESPONSES),
+    *_both("openai", "2.17", _RESPONSES, "Responses.compact", OPENAI_RESPONSES, clampable=False),
+    *_both("openai", "1.66", "openai.resources.completions", "Completions.create", OPENAI_COMPLETIONS),
+    *_both("openai", "1.66", "openai.resources.embeddings", "Embeddings.create", OPENAI_EMBEDDINGS, clampable=False),
     *_both("anthropic", "0.60", _MESSAGES, "Messages.create", ANTHROPIC_MESSAGES),
     *_both("anthropic", "0.90", _MESSAGES, "Messages.parse", ANTHROPIC_MESSAGES),
     *_both("anthropic", "0.60", _MESSAGES_BETA, "Messages.create", ANTHROPIC_MESSAGES),

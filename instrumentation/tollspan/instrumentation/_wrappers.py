@@ -20,7 +20,7 @@ Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], A
 def wrapper_for(site: CallSite) -> Wrapper:
     """The wrapper of a call site, for wrapt."""
     makers = {"call": _call, "async call": _async_call, "enter": _enter, "async enter": _async_enter}
-    return makers[site.kind](site.reader)
+    return makers[site.kind](site)
 
 
 def open_call(reader: Reader, url: Any, arguments: Mapping[str, Any], *, clampable: bool) -> Call | None:
@@ -63,9 +63,9 @@ class InForce:
             raise error.refusal from first
 
 
-def _call(reader: Reader) -> Wrapper:
+def _call(site: CallSite) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if CURRENT.get() else open_call(reader, _base_url(instance), kwargs, clampable=True)
+        call = None if CURRENT.get() else open_call(site.reader, _base_url(instance), kwargs, clampable=site.clampable)
         if call is None:
             return wrapped(*args, **kwargs)
         call.admit()
@@ -78,11 +78,11 @@ def _call(reader: Reader) -> Wrapper:
     return wrapper
 
 
-def _async_call(reader: Reader) -> Wrapper:
+def _async_call(site: CallSite) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = None if CURRENT.get() else open_call(reader, _base_url(instance), kwargs, clampable=True)
+        call = None if CURRENT.get() else open_call(site.reader, _base_url(instance), kwargs, clampable=site.clampable)
         if call is None:
             return await wrapped(*args, **kwargs)
         await call.aadmit()
@@ -95,11 +95,11 @@ def _async_call(reader: Reader) -> Wrapper:
     return wrapper
 
 
-def _enter(reader: Reader) -> Wrapper:
+def _enter(site: CallSite) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if CURRENT.get():
             return wrapped(*args, **kwargs)
-        expected = Expected(reader)
+        expected = Expected(site.reader)
         with InForce(expected):
             result = wrapped(*args, **kwargs)
         if expected.call is not None:
@@ -109,13 +109,13 @@ def _enter(reader: Reader) -> Wrapper:
     return wrapper
 
 
-def _async_enter(reader: Reader) -> Wrapper:
+def _async_enter(site: CallSite) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if CURRENT.get():
             return await wrapped(*args, **kwargs)
-        expected = Expected(reader)
+        expected = Expected(site.reader)
         with InForce(expected):
             result = await wrapped(*args, **kwargs)
         if expected.call is not None:

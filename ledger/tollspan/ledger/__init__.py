@@ -6,6 +6,19 @@
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, event_id_for, new_call_id
+from ._figures import (
+    DailyModelCost,
+    Difference,
+    ErrorRate,
+    KnownBudget,
+    Latency,
+    ModelLatency,
+    OpenHolds,
+    Overview,
+    ReportRow,
+    TimePoint,
+    UnpricedCalls,
+)
 from ._guard import internal_errors
 from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
 from ._ledger import Ledger, open_ledger
@@ -13,6 +26,7 @@ from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
 from ._prices import PriceBook, PriceFileError
 from ._rates import CostBound, RateCard, Unpriced
 from ._registry import dump_definition, load_definition
+from ._selection import QueryError, time_zone
 from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
 from ._store import LEDGER_BUDGET, Definition, Entry, HoldRequest, Key
 from ._tickets import Ticket
@@ -31,13 +45,18 @@ __all__ = [
     "Cost",
     "CostBound",
     "CutStream",
+    "DailyModelCost",
     "Definition",
     "Demand",
+    "Difference",
     "Entry",
+    "ErrorRate",
     "EventType",
     "Grant",
     "HoldRequest",
     "Key",
+    "KnownBudget",
+    "Latency",
     "Ledger",
     "LedgerConflict",
     "LedgerError",
@@ -45,16 +64,23 @@ __all__ = [
     "LedgerUnavailable",
     "Limit",
     "Mode",
+    "ModelLatency",
     "OnLimit",
+    "OpenHolds",
+    "Overview",
     "PriceBook",
     "PriceFileError",
+    "QueryError",
     "RateCard",
     "Refusal",
+    "ReportRow",
     "Settings",
     "Status",
     "Ticket",
+    "TimePoint",
     "Unit",
     "Unpriced",
+    "UnpricedCalls",
     "Window",
     "WindowKind",
     "Writer",
@@ -70,6 +96,7 @@ __all__ = [
     "open_ledger",
     "parse_limit",
     "settings_reference",
+    "time_zone",
     "to_nano",
     "to_nano_up",
     "to_usd",

@@ -2,7 +2,7 @@
 
 Everywhere: `requests` and `calls` count the calls that have ended, each once, whatever its attempts. `refused` of them
 were never sent (most often because a budget had no room), so they are in no rate and in no latency. `errors` are those
-that were sent and failed. `cost_usd` is spend: actual, and estimated where the actual cost will never be known; the calls
+that were sent and failed. `cost_usd` is spend: actual, and estimated where the actual cost will never be known; calls
 that have no price are counted in `unpriced`, and in no sum.
 """
 
@@ -12,6 +12,8 @@ from decimal import Decimal
 
 from ._definitions import BudgetDefinition
 from ._holds import Balance
+
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,8 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """The calls that began within an interval up to now. Rates are fractions from 0 to 1 of the calls that were sent."""
+class Overview(Latency):
+    """The calls that began within an interval up to now. Rates are fractions, 0 to 1, of the calls that were sent."""
 
     interval: str
     since: float
@@ -41,7 +43,6 @@ class Overview:
     error_rate: float
     rate_limited: int
     rate_limited_rate: float
-    latency: Latency
     tokens_in: int
     tokens_out: int
     cost_usd: Decimal
@@ -50,28 +51,26 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimePoint:
+class TimePoint(Latency):
     """The calls that began in one step of a time series, from `start` on for `seconds`."""
 
     start: int
     seconds: int
-    requests: int
-    errors: int
-    error_rate: float
-    latency: Latency
-    tokens_in: int
-    tokens_out: int
-    cost_usd: Decimal
+    requests: int = 0
+    errors: int = 0
+    error_rate: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = _NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLatency:
+class ModelLatency(Latency):
     """How long the calls of one model at one provider took; `requests` are those that were timed."""
 
     provider: str | None
     model: str | None
     requests: int
-    latency: Latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +153,7 @@ class KnownBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A balance that is not what the log says, in the unit of its budget. Budget "" is the ledger's own, in nano-USD."""
+    """A balance that is not what the log says, in the unit of its budget; that of budget "" is nano-USD."""
 
     budget: str
     scope: str

@@ -1,21 +1,36 @@
 """The ledger as its users see it: sync and async, writing through one queue, reading what is on disk."""
 
 import asyncio
+import datetime as dt
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, Self
 
+from . import _queries
 from ._errors import LedgerError
 from ._events import LedgerEvent
+from ._figures import (
+    DailyModelCost,
+    Difference,
+    ErrorRate,
+    KnownBudget,
+    ModelLatency,
+    OpenHolds,
+    Overview,
+    ReportRow,
+    TimePoint,
+    UnpricedCalls,
+)
 from ._holds import Balance
 from ._money import to_usd
 from ._rows import from_row
 from ._settings import Settings, load_settings
 from ._store import LEDGER_BUDGET, Entry, Key, SQLiteStore
 from ._sweep import settle_dead_owners
+from ._verify import verify
 from ._windows import Window
 from ._writer import Writer
 
@@ -150,7 +165,81 @@ class Ledger:
         sql = "SELECT run_id FROM event WHERE run_id IS NOT NULL AND offset > ? GROUP BY run_id ORDER BY min(offset)"
         return [row["run_id"] for row in self.store.query(sql, (self._hidden_up_to(),))]
 
+    # ---- figures: calls count where they began; intervals are 15M, 1H, 1D, 7D, up to now
+
+    def overview(self, interval: str = "1D", user_id: str | None = None) -> Overview:
+        """Requests, errors, latency, tokens and cost of an interval. Raises QueryError for another interval."""
+        self.flush()
+        return _queries.overview(self.store, interval=interval, user_id=user_id)
+
+    def time_series(self, interval: str = "1D", user_id: str | None = None) -> list[TimePoint]:
+        """As `overview`, in steps of 1 minute (15M, 1H), 15 minutes (1D) or 1 hour (7D); first and last are partial."""
+        self.flush()
+        return _queries.time_series(self.store, interval=interval, user_id=user_id)
+
+    def provider_model_latency(self, interval: str = "1D", user_id: str | None = None) -> list[ModelLatency]:
+        """How long the calls of each model at each provider took. Raises QueryError."""
+        self.flush()
+        return _queries.provider_model_latency(self.store, interval=interval, user_id=user_id)
+
+    def daily_model_cost(
+        self, interval: str = "7D", user_id: str | None = None, *, timezone: str = "UTC"
+    ) -> list[DailyModelCost]:
+        """What each model cost on each day of a zone; the first day counts from where the interval begins.
+
+        Raises QueryError.
+        """
+        self.flush()
+        return _queries.daily_model_cost(self.store, interval=interval, user_id=user_id, timezone=timezone)
+
+    def error_rate(self, interval: str = "1D", user_id: str | None = None) -> list[ErrorRate]:
+        """How often the calls of each model failed, and how often with HTTP status 429. Raises QueryError."""
+        self.flush()
+        return _queries.error_rate(self.store, interval=interval, user_id=user_id)
+
+    def report(
+        self,
+        by: str | Sequence[str] = "model",
+        *,
+        since: float | dt.datetime | None = None,
+        until: float | dt.datetime | None = None,
+        tz: str = "UTC",
+    ) -> list[ReportRow]:
+        """Calls, tokens and cost grouped by dimensions, such as `model` or `day,tag:feature`; by "" all in one row.
+
+        Dimensions: model, provider, operation, user, profile, session, run, status, day, hour (of the zone `tz`), and
+        tag:<name>. `since` is included, `until` is not: epoch seconds, or datetimes (naive ones are in `tz`). Raises
+        QueryError for a dimension or a zone that does not exist.
+        """
+        self.flush()
+        return _queries.report(self.store, by=by, since=since, until=until, timezone=tz)
+
+    def unpriced(self, since: float | None = None) -> list[UnpricedCalls]:
+        """The models whose calls since an instant (epoch seconds) have no price."""
+        self.flush()
+        return _queries.unpriced(self.store, since=since)
+
+    def open_holds(self) -> OpenHolds:
+        """How many calls in flight hold something in a strict budget, and how much."""
+        self.flush()
+        return _queries.open_holds(self.store)
+
+    def known_budgets(self) -> list[KnownBudget]:
+        """The budgets with a window that processes used with this ledger, by name. Raises BudgetSyntaxError."""
+        self.flush()
+        return _queries.known_budgets(self.store)
+
+    def balances(self, budget: str, window_start: int) -> dict[str, Balance]:
+        """The balances of a budget in the window that starts at an instant (epoch seconds), by scope."""
+        self.flush()
+        return _queries.balances(self.store, budget=budget, window_start=window_start)
+
     # ---- the whole
+
+    def verify(self) -> list[Difference]:
+        """The balances that are not what the log says: none, or there is a bug or a damaged file."""
+        self.flush()
+        return verify(self.store)
 
     def snapshot_to(self, path: Path | str) -> None:
         """Copy the ledger, consistent while others write (SQLite's online backup). Raises FileExistsError."""

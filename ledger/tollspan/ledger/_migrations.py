@@ -4,16 +4,21 @@ import sqlite3
 from collections.abc import Callable
 from importlib import resources
 
-from ._errors import LedgerError
+from ._errors import LedgerUnavailable
 
 LATEST = 1
 
 
 def migrate(connection: sqlite3.Connection, *, where: str) -> None:
-    """Bring the schema up to LATEST; the caller holds the ledger's file lock. Raises LedgerError for a newer schema."""
+    """Bring the schema up to LATEST; the caller holds the ledger's file lock.
+
+    Raises LedgerUnavailable for a newer schema and for the database of another program; neither is changed.
+    """
     version = schema_version(connection)
+    if _is_foreign(connection):
+        raise LedgerUnavailable(f"{where} is the database of another program; set TOLLSPAN_LEDGER to another file")
     if version > LATEST:
-        raise LedgerError(
+        raise LedgerUnavailable(
             f"{where} was written by a newer tollspan (schema {version}, this one knows {LATEST}); "
             "upgrade tollspan, or set TOLLSPAN_LEDGER to another file"
         )
@@ -24,6 +29,12 @@ def migrate(connection: sqlite3.Connection, *, where: str) -> None:
 def schema_version(connection: sqlite3.Connection) -> int:
     """The schema's version; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_foreign(connection: sqlite3.Connection) -> bool:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    # A process that was killed in its first migration leaves the table of the migrations alone.
+    return bool(tables - {"_sqlite_migrations"}) and "open_hold" not in tables
 
 
 def _apply(connection: sqlite3.Connection) -> None:

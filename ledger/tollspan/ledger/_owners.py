@@ -6,6 +6,8 @@ lock when the process ends, however it ends; so nobody has to trust a process id
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ._filelock import FileLock
@@ -27,7 +29,7 @@ class Owner:
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._lock = FileLock(self._folder / name)
-                self._lock.__enter__()  # waits out a sweeper that found the file before it was locked
+                self._lock.__enter__()  # a sweeper may find the file before it is locked, and remove it
             self._name = name
         return self._name
 
@@ -54,18 +56,23 @@ def owners_folder(ledger: Path) -> Path:
     return ledger.with_name(ledger.name + "-owners")
 
 
-def is_dead(owner: str, ledger: Path) -> bool:
-    """Whether the process that owned these holds is gone."""
-    path = owners_folder(ledger) / owner
-    if not path.exists():
-        return True
-    lock = FileLock(path)
+def owners_with_a_file(ledger: Path) -> list[str]:
+    """The owners that came to a ledger and did not leave it, alive or dead."""
+    folder = owners_folder(ledger)
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+@contextmanager
+def taken_over(owner: str, ledger: Path) -> Iterator[bool]:
+    """Whether the process of this owner is gone. If so, nobody else takes it over meanwhile, and then its file goes."""
+    folder = owners_folder(ledger)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / owner)
     if not lock.try_acquire():
-        return False
-    lock.release()
-    return True
-
-
-def remove(owner: str, ledger: Path) -> None:
-    """Remove what a dead owner left behind."""
-    (owners_folder(ledger) / owner).unlink(missing_ok=True)
+        yield False
+        return
+    try:
+        yield True
+        lock.path.unlink(missing_ok=True)
+    finally:
+        lock.release()

@@ -4,7 +4,6 @@ Everything here is synchronous and belongs to one thread at a time; the writer a
 """
 
 import contextlib
-import os
 import sqlite3
 import threading
 import uuid
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._errors import LedgerUnavailable
+from ._errors import LedgerConflict, LedgerUnavailable
 from ._events import Charge, LedgerEvent
+from ._explain import explained
 from ._filelock import FileLock
 from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._migrations import migrate
@@ -28,7 +28,10 @@ LEDGER_BUDGET = ""
 """The balance that the ledger keeps of itself: USD per UTC day, for all calls and for each profile."""
 
 _DAY = Window("day", "UTC")
-_INSERT = f"INSERT OR IGNORE INTO event ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_INSERT = (
+    f"INSERT INTO event ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT (event_id) DO NOTHING"
+)
 _SPEND = COLUMNS.index("spend_nusd")
 
 
@@ -49,7 +52,7 @@ class HoldRequest:
     """A hold to take if all its limits admit it.
 
     `describe` makes the precheck_hold event once the amounts are known, `withdraw` the cancel event of a hold that was
-    granted when nobody waited for it any more.
+    granted when nobody waited for it any more. One that is `queued` does not overtake another of its batch that is.
     """
 
     hold_id: bytes
@@ -58,6 +61,7 @@ class HoldRequest:
     describe: Callable[[Grant], LedgerEvent]
     withdraw: Callable[[], LedgerEvent]
     patient: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +94,32 @@ class SQLiteStore:
         self._name = str(path) if path else f"file:tollspan-{uuid.uuid4().hex}?mode=memory&cache=shared"
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._read_lock = threading.Lock()
-        self._file_lock = FileLock(path.with_name(path.name + "-lock")) if path else contextlib.nullcontext()
+        self._opened = 0
         self.owner = Owner(path)
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._read_lock = threading.RLock()
+        self._copy_lock = threading.Lock()
+        # Connections to a ledger in memory share one cache, where a reader and a writer fail instead of waiting.
+        self._file_lock = (
+            FileLock(self.path.with_name(self.path.name + "-lock"), timeout_s=self._busy_timeout_ms / 1000)
+            if self.path
+            else self._read_lock
+        )
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The write connection, opened (and the schema made) on first use. Raises LedgerUnavailable."""
         if self._connection is None:
-            with _explained(self.path):
-                self._connection = self._open()
+            with self._read_lock, explained(self.path):
+                if self._connection is None:
+                    self._connection = self._open()
         return self._connection
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """Rows of a reading statement, by column name; any thread may call it. Raises LedgerUnavailable."""
-        with self._read_lock, _explained(self.path):
+        with self._read_lock, explained(self.path):
             if self._reader is None:
                 self._reader = self.open_reader()
             return self._reader.execute(sql, parameters).fetchall()
@@ -119,14 +134,29 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the connections; the next use opens them again. A ledger in memory is gone with its last connection."""
-        if self._reader is not None:
-            self._reader.close()
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._reader = None
+        with self._read_lock:
+            for connection in (self._reader, self._connection):
+                if connection is not None:
+                    connection.close()
+            self._connection = self._reader = None
+
+    def retire(self) -> None:
+        """Close, and stop being an owner unless holds of this process are open; those are settled after its end."""
+        with contextlib.suppress(LedgerUnavailable):
+            if self.owner.known_name and not self.holds_of(self.owner.known_name):
+                self.owner.leave()
+        self.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the ledger as it is at one moment, while others write. Raises LedgerUnavailable."""
+        with self._copy_lock, explained(path), contextlib.closing(sqlite3.connect(path)) as target:
+            still = self._read_lock if self.path is None else contextlib.nullcontext()
+            with still, contextlib.closing(self.open_reader()) as source:
+                source.backup(target)
 
     def before_fork(self) -> None:
         """Wait for readers and close: a child that inherits an open WAL connection loses committed rows in silence."""
+        self._copy_lock.acquire()
         self._read_lock.acquire()
         if self.path is not None:
             self.close()
@@ -134,18 +164,22 @@ class SQLiteStore:
     def after_fork(self, *, in_child: bool) -> None:
         """Open for use again; a child also stops being the owner that its parent is."""
         if in_child:
-            self._read_lock = threading.Lock()
+            self._make_locks()
             self.owner.forget()
         else:
             self._read_lock.release()
+            self._copy_lock.release()
 
-    def data_version(self) -> int:
-        """A number that changes when another connection has committed."""
-        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+    def data_version(self) -> tuple[int, int]:
+        """Something that changes when another connection has committed, or when this one is a new one."""
+        with explained(self.path):
+            version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._opened, version
 
     def balances(self, keys: Iterable[Key]) -> dict[Key, Balance]:
-        """The balances of these keys as last committed."""
-        return {key: _balance(self.connection, key) for key in keys}
+        """The balances of these keys as last committed. Raises LedgerUnavailable."""
+        with explained(self.path):
+            return {key: _balance(self.connection, key) for key in keys}
 
     def write(
         self, entries: Sequence[Entry] = (), holds: Sequence[HoldRequest] = (), definitions: Sequence[Definition] = ()
@@ -155,31 +189,49 @@ class SQLiteStore:
         Holds are decided in order, after the entries, against balances that no other process can change meanwhile.
         Raises LedgerUnavailable, and then nothing of the batch is stored.
         """
-        connection = self.connection
-        with _explained(self.path), self._file_lock:
-            owner = self.owner.name if holds else ""
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                batch = _Batch(connection, owner)
-                duplicates, conflicts = batch.append(entries)
-                answers = [batch.hold(request) for request in holds]
-                connection.executemany(
-                    "INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", [(d.name, d.text, d.seen) for d in definitions]
-                )
-                batch.save_balances()
-                connection.execute("COMMIT")
-            except BaseException:
-                _rollback(connection)
-                raise
+        with self._transaction() as connection:
+            batch = _Batch(connection, self.owner.name if holds else "")
+            duplicates, conflicts = batch.append(entries)
+            answers = [batch.hold(request) for request in holds]
+            connection.executemany(
+                "INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", [(d.name, d.text, d.seen) for d in definitions]
+            )
+            batch.save_balances()
         return Outcome(answers, batch.balances, duplicates, conflicts)
 
+    def hide_up_to(self, offset: int) -> None:
+        """Note that events up to this offset are hidden. Raises LedgerUnavailable."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('hidden_up_to', ?)", (offset,))
+
     def open_hold_owners(self) -> list[str]:
-        """The owners of holds that are not settled yet."""
-        return [row[0] for row in self.connection.execute("SELECT DISTINCT owner FROM open_hold")]
+        """The owners of holds that are not settled yet. Raises LedgerUnavailable."""
+        with explained(self.path):
+            return [row[0] for row in self.connection.execute("SELECT DISTINCT owner FROM open_hold")]
 
     def holds_of(self, owner: str) -> list[bytes]:
-        """The open holds of an owner."""
-        return [row[0] for row in self.connection.execute("SELECT hold_id FROM open_hold WHERE owner = ?", (owner,))]
+        """The open holds of an owner. Raises LedgerUnavailable."""
+        with explained(self.path):
+            return [
+                row[0] for row in self.connection.execute("SELECT hold_id FROM open_hold WHERE owner = ?", (owner,))
+            ]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self.connection
+            with explained(self.path), self._file_lock:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    _rollback(connection)
+                    raise
+        except LedgerUnavailable:
+            if self.path is not None:
+                self.close()  # somebody may repair, move or replace the file: the next use must find that one
+            raise
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -188,12 +240,13 @@ class SQLiteStore:
         try:
             # The first connections to a new file would otherwise race for WAL mode and for the migration.
             with self._file_lock:
+                migrate(connection, where=str(self.path or "the ledger"))
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
-                migrate(connection, where=str(self.path or "the ledger"))
         except BaseException:
             connection.close()
             raise
+        self._opened += 1
         return connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -214,6 +267,7 @@ class _Batch:
     def __init__(self, connection: sqlite3.Connection, owner: str) -> None:
         self._connection = connection
         self._owner = owner
+        self._in_line: set[Key] = set()
         self.balances: dict[Key, Balance] = {}
 
     def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
@@ -229,17 +283,31 @@ class _Batch:
         return fresh.count(False), conflicts
 
     def hold(self, request: HoldRequest) -> Grant | Refusal:
-        balances = [self._balance(limit.key) for limit in request.limits]
-        answer = decide(request.demand, request.limits, balances, patient=request.patient)
+        answer = self._decide(request)
         if isinstance(answer, Grant):
-            charges = hold_charges(request.limits, answer)
-            fresh, _ = self._insert([to_row(request.describe(answer))])
-            if fresh[0]:
-                text = charges_json(charges)
-                self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", (request.hold_id, self._owner, text))
-                for charge in charges:
-                    self._change(charge, held=charge.amount)
+            self._take(request, answer)
+        elif answer.busy and request.queued:
+            self._in_line.update(limit.key for limit in request.limits)
         return answer
+
+    def _decide(self, request: HoldRequest) -> Grant | Refusal:
+        if request.queued:
+            for limit in request.limits:
+                if limit.key in self._in_line:
+                    needed = request.demand.amount(limit.unit, request.demand.least_output)
+                    return Refusal(limit, self._balance(limit.key), needed, busy=True)
+        balances = [self._balance(limit.key) for limit in request.limits]
+        return decide(request.demand, request.limits, balances, patient=request.patient)
+
+    def _take(self, request: HoldRequest, grant: Grant) -> None:
+        fresh, _ = self._insert([to_row(request.describe(grant))])
+        if not fresh[0]:
+            raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs an id of its own")
+        charges = hold_charges(request.limits, grant)
+        row = (request.hold_id, self._owner, charges_json(charges))
+        self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", row)
+        for charge in charges:
+            self._change(charge, held=charge.amount)
 
     def save_balances(self) -> None:
         rows = [(*key, b.spent, b.estimated, b.held) for key, b in self.balances.items()]
@@ -319,32 +387,3 @@ def _rollback(connection: sqlite3.Connection) -> None:
     with contextlib.suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-@contextlib.contextmanager
-def _explained(path: Path | None) -> Iterator[None]:
-    """Turn what SQLite and the file system raise into an error that says what to do."""
-    where = path or "the ledger in memory"
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LedgerUnavailable(f"{where}: {error}; {_advice(error, path)}") from error
-    except sqlite3.DatabaseError as error:
-        advice = (
-            "it is damaged or no ledger: move it away or restore a snapshot, or set TOLLSPAN_LEDGER to another file"
-        )
-        raise LedgerUnavailable(f"{where}: {error}; {advice}") from error
-    except OSError as error:
-        raise LedgerUnavailable(f"{where}: {error}; {_advice(error, path)}") from error
-
-
-def _advice(error: Exception, path: Path | None) -> str:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return "another program keeps it locked: close that program, or raise TOLLSPAN_BUSY_TIMEOUT_MS"
-    if "full" in text:
-        return "free some disk space"
-    if path is not None and "no such" in text:
-        return "it is not a tollspan ledger: set TOLLSPAN_LEDGER to another file"
-    folder = path.parent if path is not None else os.getcwd()
-    return f"make {folder} and the file writable, or set TOLLSPAN_LEDGER to a file that you may write"

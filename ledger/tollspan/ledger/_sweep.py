@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 from ._events import LedgerEvent, event_id_for
-from ._owners import is_dead, remove
+from ._owners import owners_with_a_file, taken_over
 from ._rows import from_row
 from ._store import Entry, SQLiteStore
 
@@ -15,18 +15,18 @@ def settle_dead_owners(store: SQLiteStore, lock: threading.RLock) -> int:
         return 0
     settled = 0
     with lock:
-        for owner in store.open_hold_owners():
-            if owner != store.owner.known_name and is_dead(owner, store.path):
-                entries = [_settlement(store, hold_id) for hold_id in store.holds_of(owner)]
-                settled += len(entries)
-                store.write(entries)
-                remove(owner, store.path)
+        owners = {*store.open_hold_owners(), *owners_with_a_file(store.path)} - {store.owner.known_name}
+        for owner in sorted(owners):
+            with taken_over(owner, store.path) as dead:
+                if dead:
+                    settled += _settle(store, owner)
     return settled
 
 
-def _settlement(store: SQLiteStore, hold_id: bytes) -> Entry:
+def at_hold(store: SQLiteStore, hold_id: bytes, reason: str) -> Entry:
+    """The entry that settles an open hold at its full amount."""
     row = store.query("SELECT * FROM event WHERE event_id = ?", (hold_id,))[0]
-    return Entry(commit_at_hold(from_row(row), "the process that made the call is gone"), hold_id)
+    return Entry(commit_at_hold(from_row(row), reason), hold_id)
 
 
 def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
@@ -36,3 +36,10 @@ def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
     return replace(
         hold, event_type="commit", event_id=event_id, offset=None, estimated=True, status="error", reason=reason
     )
+
+
+def _settle(store: SQLiteStore, owner: str) -> int:
+    holds = store.holds_of(owner)
+    if holds:
+        store.write([at_hold(store, hold_id, "the process that made the call is gone") for hold_id in holds])
+    return len(holds)

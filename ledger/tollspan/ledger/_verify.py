@@ -3,14 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
-from functools import cache
-from importlib import resources
 from sqlite3 import Connection, Row
 
 from ._events import Charge
 from ._figures import Difference
 from ._holds import Balance
 from ._rows import charges_from
+from ._selection import statement
 from ._store import LEDGER_BUDGET, Key, SQLiteStore
 from ._windows import Window
 
@@ -46,7 +45,7 @@ def _counted(reader: Connection) -> dict[Key, Balance]:
     spent: defaultdict[Key, int] = defaultdict(int)
     estimated: defaultdict[Key, int] = defaultdict(int)
     held: defaultdict[Key, int] = defaultdict(int)
-    for row in reader.execute(_charged_sql()):
+    for row in reader.execute(statement("charged")):
         for charge in _charges(row):
             spent[_key(charge)] += charge.amount
             estimated[_key(charge)] += charge.amount if row["estimated"] else 0
@@ -57,7 +56,7 @@ def _counted(reader: Connection) -> dict[Key, Balance]:
 
 
 def _charges(row: Row) -> Iterator[Charge]:
-    """What an event counts in: its own charges, and the ledger's own balances of the UTC day in which its call began."""
+    """What an event counts in: its own charges, and the ledger's own balances of the UTC day its call began in."""
     yield from charges_from(row["charges"])
     if row["spend_nusd"] is None:
         return
@@ -69,9 +68,3 @@ def _charges(row: Row) -> Iterator[Charge]:
 
 def _key(charge: Charge) -> Key:
     return (charge.budget, charge.scope, charge.window_start)
-
-
-@cache
-def _charged_sql() -> str:
-    folder = resources.files("tollspan.ledger").joinpath("sql", "queries")
-    return folder.joinpath("charged.sql").read_text(encoding="utf-8")

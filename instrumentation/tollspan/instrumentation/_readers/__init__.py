@@ -6,11 +6,31 @@ No SDK, HTTP library or OpenTelemetry is imported here. A new flavour is one mod
 from tollspan.instrumentation._readers._anthropic_messages import ANTHROPIC_MESSAGES
 from tollspan.instrumentation._readers._facts import Reader, RequestFacts, ResponseFacts
 from tollspan.instrumentation._readers._openai_chat import OPENAI_CHAT
+from tollspan.instrumentation._readers._openai_completions import OPENAI_COMPLETIONS
+from tollspan.instrumentation._readers._openai_embeddings import OPENAI_EMBEDDINGS
 from tollspan.instrumentation._readers._openai_responses import OPENAI_RESPONSES
 
-__all__ = ["READERS", "Reader", "RequestFacts", "ResponseFacts", "reader_for_path"]
+__all__ = [
+    "ANTHROPIC_MESSAGES",
+    "OPENAI_CHAT",
+    "OPENAI_COMPLETIONS",
+    "OPENAI_EMBEDDINGS",
+    "OPENAI_RESPONSES",
+    "READERS",
+    "Reader",
+    "RequestFacts",
+    "ResponseFacts",
+    "reader_for_path",
+]
 
-READERS: tuple[Reader, ...] = (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES)
+# In this order, because `/chat/completions` ends like `/completions`.
+READERS: tuple[Reader, ...] = (
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+    ANTHROPIC_MESSAGES,
+    OPENAI_EMBEDDINGS,
+    OPENAI_COMPLETIONS,
+)
 
 # Whole paths that are too general to be told by their end: OpenAI's `/threads/{id}/messages` ends in one of them too.
 _WHOLE_PATHS: dict[str, Reader] = {"/messages": ANTHROPIC_MESSAGES}

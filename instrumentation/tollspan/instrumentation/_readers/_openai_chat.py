@@ -76,7 +76,7 @@ _PATCH_TOKENS = 2.46
 _FOREIGN_IMAGE_TOKENS = 8_500
 
 
-class _OpenAIChat:
+class OpenAIChat:
     """`POST .../chat/completions`; also Azure, Groq, Mistral, DeepSeek, OpenRouter, vLLM and their like."""
 
     __slots__ = ()
@@ -146,13 +146,13 @@ class _OpenAIChat:
         return bounds.placed(arguments, {"stream_options": {**options, "include_usage": True}})
 
 
-OPENAI_CHAT = _OpenAIChat()
+OPENAI_CHAT = OpenAIChat()
 
 
 def _limit(asked: Mapping[str, Any]) -> int | None:
     """Give the caller's maximum; the larger one of two, since which of them the server obeys is not known."""
-    new, old = sse.count(asked.get("max_completion_tokens")), sse.count(asked.get("max_tokens"))
-    return old if new is None else new if old is None else max(new, old)
+    limits = [limit for key in _LIMITS if (limit := sse.count(asked.get(key))) is not None]
+    return max(limits, default=None)
 
 
 def _limit_key(model: str) -> str:
@@ -188,8 +188,8 @@ def _usage(raw: Any) -> dict[str, float] | None:
 def _output_tokens(raw: dict[str, Any], tokens_in: int) -> int | None:
     """Give all output tokens.
 
-    xAI leaves reasoning out of `completion_tokens` and counts it in `total_tokens` only. A server that generated nothing
-    may leave `completion_tokens` out.
+    xAI leaves reasoning out of `completion_tokens` and counts it in `total_tokens` only. A server that generated
+    nothing may leave `completion_tokens` out.
     """
     total = sse.count(raw.get("total_tokens"))
     if "completion_tokens" not in raw:
@@ -255,17 +255,18 @@ def _walked(stream: bytes, facts: ResponseFacts) -> ResponseFacts:
         _take_usage(facts, event)
         _identify(facts, event)
         reasons.update(_finish_reasons(event))
-        facts.visible_output_bytes += sum(_visible(choice.get("delta")) for choice in _choices(event))
+        facts.visible_output_bytes += sum(map(_visible, _choices(event)))
         if error := event.get("error"):
             facts.error_type, facts.error_message = sse.failure(error)
     facts.finish_reasons = _in_order(reasons)
     return facts
 
 
-def _visible(delta: Any) -> int:
-    """Add up text, refusal, reasoning (under one of two names), transcript and calls of one delta."""
+def _visible(choice: dict[str, Any]) -> int:
+    """Add up text, refusal, reasoning (under one of two names), transcript and calls of one choice of a chunk."""
+    delta = choice.get("delta")
     if not isinstance(delta, dict):
-        return 0
+        return sse.spoken_bytes(choice.get("text"))  # legacy completions
     calls = delta.get("tool_calls")
     functions = [sse.at(call, "function") for call in calls] if isinstance(calls, list) else []
     spoken = [delta.get("content"), delta.get("refusal"), sse.at(delta, "audio", "transcript")]

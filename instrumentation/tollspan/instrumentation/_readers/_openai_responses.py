@@ -44,13 +44,13 @@ _PARTS: sse.Parts = (
 
 
 class _OpenAIResponses:
-    """`POST .../responses`."""
+    """`POST .../responses`, and `.../responses/compact`, which takes the same input and no maximum."""
 
     __slots__ = ()
     name = "openai.responses"
     vendor = "openai"
     operation = "chat"
-    path_suffixes: tuple[str, ...] = ("/responses",)
+    path_suffixes: tuple[str, ...] = ("/responses", "/responses/compact")
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""
