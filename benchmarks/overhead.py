@@ -78,7 +78,8 @@ class Floor:
 
 def provider():
     """A local provider in a process of its own, so that its CPU time is not ours."""
-    process = subprocess.Popen([sys.executable, "-c", PROVIDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROVIDER]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
 
 
@@ -121,7 +122,7 @@ def surfaces(url):
 
 
 def _native_off(anthropic):
-    """anthropic >= 2 makes spans of its own; they would be measured as its own cost, and not as ours."""
+    """Anthropic's SDK makes, from version 2 on, spans of its own; their cost is not ours."""
     import inspect
 
     return {"open_telemetry": False} if "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters else {}
@@ -136,7 +137,8 @@ def drain(stream):
 def variant(name, floor):
     from tollspan.instrumentation import instrument, uninstrument
 
-    install, remove = {"bare": (int, int), "floor": (floor.install, floor.remove), "tollspan": (instrument, uninstrument)}[name]
+    switches = {"bare": (int, int), "floor": (floor.install, floor.remove), "tollspan": (instrument, uninstrument)}
+    install, remove = switches[name]
     install()
     try:
         yield

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -64,7 +66,8 @@ def test_text(shown):
     done, seconds, _ = shown
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert seconds < 20
-    assert done.stdout.isascii()
+    # Beyond ASCII only the lines and blocks of tables and bars.
+    assert all(sign.isascii() or "\u2500" <= sign <= "\u259f" for sign in done.stdout)
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     for part in (
@@ -75,6 +78,16 @@ def test_text(shown):
         "All as promised",
     ):
         assert part in done.stdout
+
+
+def test_quickstart(shown):
+    """The quickstart shows what the demo prints of itself, but for the numbers."""
+
+    def words(text):
+        return re.sub(r"\d+", "0", text.partition("No key,")[2].partition("What a refused call")[0]).split()
+
+    quickstart = Path(__file__).parents[2] / "docs" / "quickstart.md"
+    assert words(quickstart.read_text(encoding="utf-8")) == words(shown[0].stdout)
 
 
 def test_keep(shown):
@@ -105,17 +118,17 @@ def test_spans(told):
     assert {span["provider"] for span in spans} == {"openai", "anthropic"}
     assert sum(span["first_chunk_ms"] is not None for span in spans) == 4
     assert all(0 < (span["first_chunk_ms"] or 0) < span["duration_ms"] for span in spans if span["first_chunk_ms"])
-    assert all(span["cost_usd"] > 0 and span["tokens_in"] > 0 and span["tokens_out"] > 0 for span in spans)
+    assert all(Decimal(span["cost_usd"]) > 0 and span["tokens_in"] > 0 and span["tokens_out"] > 0 for span in spans)
     assert [span["tokens_cache_read"] for span in spans].count(1024) == 2
-    assert facts["spans_cost_usd"] == pytest.approx(sum(span["cost_usd"] for span in spans))
+    assert Decimal(facts["spans_cost_usd"]) == sum(Decimal(span["cost_usd"]) for span in spans)
 
 
 def test_budget(told):
     """Of fifty calls at once nine are sent, the others are refused, and the bill stays under the limit."""
     budget = json.loads(told[0].stdout)["budget"]
     assert (budget["calls"], budget["sent"], budget["refused"]) == (50, 9, 41)
-    assert 0.9 <= budget["billed_usd"] <= budget["limit_usd"] == 1
-    assert budget["ledger_usd"] == pytest.approx(budget["billed_usd"], abs=0.01)
+    assert Decimal("0.9") <= Decimal(budget["billed_usd"]) <= Decimal(budget["limit_usd"]) == 1
+    assert Decimal(budget["ledger_usd"]) == Decimal(budget["billed_usd"])
     assert "1 USD / day" in budget["refusal"]
 
 

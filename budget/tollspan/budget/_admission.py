@@ -6,9 +6,9 @@ The steps are one generator that says what to wait for; a thread and a task diff
 import asyncio
 import logging
 import time
-from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 
 from tollspan.exporter import CallRecord, Held, Pipeline, hold_event, pipeline, wait_event, withdrawal
 from tollspan.ledger import (
@@ -17,6 +17,7 @@ from tollspan.ledger import (
     Entry,
     Grant,
     HoldRequest,
+    Key,
     LedgerError,
     Limit,
     Refusal,
@@ -26,7 +27,7 @@ from tollspan.ledger import (
 
 from ._demand import CallIntent, demand, largest_output
 from ._entry import BudgetEntry
-from ._errors import LedgerOutOfReach, exceeded
+from ._errors import CallRefused, LedgerOutOfReach, exceeded
 from ._known import remember
 from ._reach import reach
 
@@ -43,6 +44,20 @@ Answer = Grant | Refusal
 class _Waiting:
     ticket: Ticket[Answer]
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What asks for admission: the attempt of a call, and the event loop of its task; None for a thread."""
+
+    record: CallRecord
+    intent: CallIntent
+    number: int
+    loop: asyncio.AbstractEventLoop | None
+    began: float  # time.monotonic()
+
+    def hold_id(self) -> bytes:
+        return event_id_for(self.record.call_id, "precheck_hold", self.number)
 
 
 Steps = Generator[_Waiting | float, Answer | None, "Admission"]
@@ -74,7 +89,8 @@ def is_budgeted() -> bool:
 
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a thread; fills in `limits` and `held` of its record. Raises CallRefused."""
-    steps, answer = _steps(record, intent, attempt, None), None
+    asks = _Attempt(record, intent, attempt, None, time.monotonic())
+    steps, answer = _steps(asks), None
     while True:
         try:
             step = steps.send(answer)
@@ -84,20 +100,24 @@ def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admiss
             time.sleep(step)
             answer = None
             continue
-        try:
-            answer = step.ticket.wait(step.timeout_s)
-        except TimeoutError:
-            answer = _too_late(step.ticket)
-        except LedgerError as error:
-            raise LedgerOutOfReach(f"a strict budget cannot be checked: {error}") from error
-        except BaseException:
-            _abandon(step.ticket, record, attempt)
-            raise
+        with _fails_closed():
+            try:
+                answer = step.ticket.wait(step.timeout_s)
+            except TimeoutError:
+                answer = _too_late(step.ticket)
+            except BaseException:
+                _abandon(step.ticket, asks)
+                raise
 
 
 async def aadmit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a task; as `admit` otherwise."""
-    steps, answer = _steps(record, intent, attempt, asyncio.get_running_loop()), None
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another kind of loop, such as trio's: it stands still for the time of a hold
+        return admit(record, intent, attempt=attempt)
+    asks = _Attempt(record, intent, attempt, loop, time.monotonic())
+    steps, answer = _steps(asks), None
     while True:
         try:
             step = steps.send(answer)
@@ -107,15 +127,14 @@ async def aadmit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) ->
             await asyncio.sleep(step)
             answer = None
             continue
-        try:
-            answer = await step.ticket.wait_async(step.timeout_s)
-        except TimeoutError:
-            answer = _too_late(step.ticket)
-        except LedgerError as error:
-            raise LedgerOutOfReach(f"a strict budget cannot be checked: {error}") from error
-        except BaseException:
-            _abandon(step.ticket, record, attempt)
-            raise
+        with _fails_closed():
+            try:
+                answer = await step.ticket.wait_async(step.timeout_s)
+            except TimeoutError:
+                answer = _too_late(step.ticket)
+            except BaseException:
+                _abandon(step.ticket, asks)
+                raise
 
 
 def _done(stop: StopIteration) -> Admission:
@@ -131,40 +150,52 @@ def _too_late(ticket: Ticket[Answer]) -> Answer | None:
     return ticket.result()
 
 
-def _abandon(ticket: Ticket[Answer], record: CallRecord, attempt: int) -> None:
+@contextmanager
+def _fails_closed() -> Iterator[None]:
+    """Whatever keeps a strict hold from being taken, a bug of ours included, refuses the call."""
+    try:
+        yield
+    except CallRefused:
+        raise
+    except Exception as error:
+        what = error if isinstance(error, LedgerError) else type(error).__name__
+        raise LedgerOutOfReach(f"a strict budget cannot be checked: {what}") from error
+
+
+def _abandon(ticket: Ticket[Answer], asks: _Attempt) -> None:
     """The waiter was interrupted: a hold that was granted at the same moment goes back."""
-    if not ticket.give_up() and isinstance(ticket.result(), Grant):
-        hold_id = event_id_for(record.call_id, "precheck_hold", attempt)
-        pipeline().ledger.writer.put(Entry(withdrawal(record, attempt), hold_id))
+    answer: Answer | None = None
+    with suppress(Exception):  # answered with an error, and so without a hold
+        answer = None if ticket.give_up() else ticket.result()
+    if isinstance(answer, Grant):
+        pipeline().ledger.writer.put(Entry(withdrawal(asks.record, asks.number), asks.hold_id()))
 
 
-def _steps(record: CallRecord, intent: CallIntent, attempt: int, loop: asyncio.AbstractEventLoop | None) -> Steps:
+def _steps(asks: _Attempt) -> Steps:
     line = pipeline()
-    began, ignored = time.monotonic(), set[BudgetDefinition]()
     while True:
-        matches = list(_matching(line, record))
+        matches = list(_matching(line, asks.record))
         if not matches:
             return Admission()
-        remember(line.ledger.writer, [m.definition for m in matches])
-        record.limits = tuple(m.limit for m in matches)
-        strict = any(m.definition.mode == "strict" for m in matches)
-        checked = [m for m in matches if m.definition not in ignored]
-        if strict:
-            answer = yield from _ask(line, record, intent, attempt, checked, began, loop)
-        else:
-            answer = _look(line, checked)
+        asks.record.limits = tuple(m.limit for m in _balances(matches))
+        checked = _balances(m for m in matches if m.definition.on_limit != "warn")
+        strict = any(m.definition.mode == "strict" for m in checked)
+        with _fails_closed() if strict else nullcontext():
+            remember(line.ledger.writer, [m.definition for m in matches])
+            if strict:
+                answer = yield from _ask(line, asks, checked)
+            else:
+                answer = next(_full(line, checked), None) or Grant(0, ())
         if isinstance(answer, Grant):
             break
         refusing = next(m.definition for m in checked if m.limit.key == answer.limit.key)
-        if refusing.on_limit == "warn":
-            _log.warning("%s; the call goes on, because the budget only warns", exceeded(answer))
-            ignored.add(refusing)
-            continue
-        pause = _pause(answer, refusing, began)
+        pause = _pause(answer, refusing, asks.began)
         if pause is None:
             raise exceeded(answer)
         yield pause
-    return _admission(line, record, intent, matches, answer, time.monotonic() - began)
+    for refusal in _full(line, _balances(m for m in matches if m.definition.on_limit == "warn")):
+        _log.warning("%s; the call goes on, because the budget only warns", exceeded(refusal))
+    return _admission(line, asks, matches, answer)
 
 
 def _matching(line: Pipeline, record: CallRecord) -> Iterator[_Match]:
@@ -189,34 +220,38 @@ def _matching(line: Pipeline, record: CallRecord) -> Iterator[_Match]:
             yield _Match(definition, Limit(name, balance, start, definition.unit, definition.limit, end))
 
 
-def _ask(
-    line: Pipeline,
-    record: CallRecord,
-    intent: CallIntent,
-    attempt: int,
-    checked: list[_Match],
-    began: float,
-    loop: asyncio.AbstractEventLoop | None,
-) -> Generator[_Waiting | float, Answer | None, Answer]:
+def _balances(matches: Iterable[_Match]) -> list[_Match]:
+    """One match for each balance, at its lowest limit: a budget that was entered twice counts a call once."""
+    lowest: dict[Key, _Match] = {}
+    for match in matches:
+        known = lowest.setdefault(match.limit.key, match)
+        if match.limit.limit < known.limit.limit:
+            lowest[match.limit.key] = match
+    return list(lowest.values())
+
+
+def _ask(line: Pipeline, asks: _Attempt, checked: list[_Match]) -> Generator[_Waiting | float, Answer | None, Answer]:
     """Strict: a durable hold in every limit, or a refusal."""
+    record, number, hold_id = asks.record, asks.number, asks.hold_id()
+    # What an SDK repeats is the request as it was made.
+    intent = replace(asks.intent, clampable=False) if number else asks.intent
     needs = demand(intent, [m.definition for m in checked], line.settings)
     limits = tuple(m.limit for m in checked)
-    hold_id = event_id_for(record.call_id, "precheck_hold", attempt)
 
     def held(grant: Grant) -> Held:
         nano = needs.cost.nano(grant.output_tokens) if needs.cost else None
         return Held(hold_id, limits, grant.amounts, nano)
 
+    wait_s = _line_s(checked, asks.began)
     request = HoldRequest(
         hold_id=hold_id,
         demand=needs,
         limits=limits,
-        describe=lambda grant: hold_event(record, held(grant), attempt),
-        withdraw=lambda: withdrawal(record, attempt),
-        patient=any(m.definition.on_limit == "wait" for m in checked),
+        describe=lambda grant: hold_event(record, held(grant), number),
+        withdraw=lambda: withdrawal(record, number),
+        patient=wait_s is not None,
     )
-    wait_s = _line_s(checked, began)
-    ticket = line.ledger.writer.ask(request, wait_s=wait_s, loop=loop)
+    ticket = line.ledger.writer.ask(request, wait_s=wait_s, loop=asks.loop)
     answer = yield _Waiting(ticket, (wait_s or 0) + line.settings.busy_timeout_ms / 1000 + _PATIENCE_S)
     assert answer is not None, "a ticket is answered with a grant or a refusal"
     if isinstance(answer, Grant):
@@ -226,27 +261,27 @@ def _ask(
 
 def _line_s(checked: list[_Match], began: float) -> float | None:
     """How long to stand in line: only where every budget waits, and not beyond the end of a window."""
-    if not checked or any(m.definition.on_limit != "wait" for m in checked):
+    if any(m.definition.on_limit != "wait" for m in checked):
         return None
     left = began + min(m.definition.max_wait_timeout_s for m in checked) - time.monotonic()
     resets = [m.limit.reset_at - time.time() for m in checked if m.limit.reset_at is not None]
     return max(0.0, min([left, *resets]))
 
 
-def _look(line: Pipeline, checked: list[_Match]) -> Answer:
-    """best_effort: compare with the balances as this process last saw them; nothing is written, nothing is waited for."""
-    for match in checked:
+def _full(line: Pipeline, matches: list[_Match]) -> Iterator[Refusal]:
+    """best_effort: those that are full, as this process last saw their balances; nothing is written or waited for."""
+    for match in matches:
+        limit, balance = match.limit, None
         with suppress(LedgerError):  # the writer reports a ledger that cannot be used; best_effort goes on without it
-            balance = line.ledger.cached_balance(match.limit.key)
-            if balance.spent + balance.held >= match.limit.limit:
-                return Refusal(match.limit, balance, 0, busy=balance.spent < match.limit.limit)
-    return Grant(0, ())
+            balance = line.ledger.cached_balance(limit.key)
+        if balance is not None and balance.spent + balance.held >= limit.limit:
+            yield Refusal(limit, balance, 0, busy=balance.spent < limit.limit)
 
 
 def _pause(answer: Refusal, refusing: BudgetDefinition, began: float) -> float | None:
     """Seconds to sleep before asking again; None where waiting is not wanted or cannot help in time."""
     left = began + refusing.max_wait_timeout_s - time.monotonic()
-    if refusing.on_limit != "wait" or left <= 0:
+    if refusing.on_limit != "wait" or left <= 0 or answer.needed > answer.limit.limit:
         return None
     if answer.busy:
         return min(_LOOK_AGAIN_S, left)
@@ -256,17 +291,19 @@ def _pause(answer: Refusal, refusing: BudgetDefinition, began: float) -> float |
     return until_reset if until_reset <= left else None
 
 
-def _admission(
-    line: Pipeline, record: CallRecord, intent: CallIntent, matches: list[_Match], grant: Grant, waited_s: float
-) -> Admission:
-    waited_ms = waited_s * 1000 if any(m.definition.on_limit == "wait" for m in matches) else 0.0
-    if waited_ms > _LOOK_AGAIN_S * 1000:
+def _admission(line: Pipeline, asks: _Attempt, matches: list[_Match], grant: Grant) -> Admission:
+    record, intent = asks.record, asks.intent
+    waits = any(m.definition.on_limit == "wait" for m in matches)
+    waited_ms = (time.monotonic() - asks.began) * 1000 if waits else 0.0
+    if waited_ms > _LOOK_AGAIN_S * 1000 and asks.number == 0:
         line.ledger.writer.put(Entry(wait_event(record, waited_ms)))
     unasked = intent.max_output_tokens is None and intent.clampable and intent.unbounded is None
-    cut = record.held is not None and unasked and grant.output_tokens < largest_output(intent.price)
+    cut = (
+        record.held is not None and unasked and asks.number == 0 and grant.output_tokens < largest_output(intent.price)
+    )
     return Admission(
         output_tokens=grant.output_tokens if cut else None,
         waited_ms=waited_ms,
-        budgets=tuple(m.definition.name for m in matches),
+        budgets=tuple(dict.fromkeys(m.definition.name for m in matches)),
         cut_stream="estimate" if all(m.definition.cut_stream == "estimate" for m in matches) else "hold",
     )

@@ -2,11 +2,21 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 from tollspan.exporter import pipeline
-from tollspan.ledger import BudgetDefinition, CutStream, Mode, OnLimit, Window, parse_limit
+from tollspan.ledger import (
+    BudgetDefinition,
+    BudgetSyntaxError,
+    CutStream,
+    Mode,
+    OnLimit,
+    Window,
+    WindowKind,
+    parse_limit,
+)
 
 from . import _twins
 from ._entry import BudgetEntry, close
@@ -27,10 +37,11 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
 
     `mode`: `strict` writes a durable hold before each request; `best_effort` compares with what this process last saw.
     `on_limit`: `raise`, `wait` (up to `max_wait_timeout_s`, first come first served), or `warn` and go on.
-    `match` maps dimensions to globs, `each` names the dimension of which every value has its own balance. `output_bound`
-    is what a call without a maximum of its own may give: `clamp` (the model's maximum where it fits, else what the
-    remainder buys), `max`, or a number of tokens. `cut_stream`: a stream cut short without usage keeps its whole `hold`
-    as spend, or the `estimate` of what was seen.
+    `match` maps dimensions to globs, `each` names the dimension of which every value has its own balance.
+    `output_bound` is what a call without a maximum of its own may give: `clamp` (the model's maximum where it fits,
+    else what the remainder buys), or uncut the `max` or a number of tokens. `cut_stream`: a stream cut short without
+    usage keeps its whole `hold` as spend, or the `estimate` of what was seen. `timezone` is the configured
+    one unless it is given. `warn_at` and `fallback_model` are kept for a later version.
     """
 
     def __init__(
@@ -49,12 +60,16 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
         cut_stream: CutStream = "hold",
         fallback_model: str | None = None,
     ) -> None:
+        for key, value in (("warn_at", warn_at), ("fallback_model", fallback_model)):
+            if value:
+                raise BudgetSyntaxError(f"budget {name!r}, {key} is not there yet in this version; leave it out")
         amount, unit, kind = parse_limit(limit)
-        self.definition = BudgetDefinition(
+        self._has_zone = kind is None or timezone is not None
+        self._definition = BudgetDefinition(
             name=name,
             limit=amount,
             unit=unit,
-            window=Window(kind, timezone or pipeline().settings.timezone) if kind else None,
+            window=_window(name, kind, timezone) if kind else None,
             match=match or {},
             each=each,
             mode=mode,
@@ -62,13 +77,24 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
             max_wait_timeout_s=max_wait_timeout_s,
             output_bound=output_bound,
             cut_stream=cut_stream,
-            fallback_model=fallback_model,
-            warn_at=tuple(warn_at),
         )
         self._entries: list[BudgetEntry] = []
 
+    @property
+    def definition(self) -> BudgetDefinition:
+        """What was written, in the configured time zone where none was.
+
+        The configuration is read here and not where a function is decorated: that is at import, often before it is set.
+        """
+        window = self._definition.window
+        if window is not None and not self._has_zone:
+            zone = pipeline().settings.timezone
+            if zone != window.timezone:
+                self._definition = replace(self._definition, window=Window(window.kind, zone))
+        return self._definition
+
     def __enter__(self) -> BudgetEntry:
-        entry = BudgetEntry(self.definition)
+        entry = self._new_entry()
         self._entries.append(entry)
         enter(entry)
         return entry
@@ -90,20 +116,30 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
         if isinstance(function, classmethod | staticmethod):
             return cast("F", type(function)(self(function.__func__)))
         if inspect.isclass(function) or not callable(function):
-            raise TypeError(f"budget {self.definition.name!r} decorates functions; {function!r} is none")
+            raise TypeError(f"budget {self._definition.name!r} decorates functions; {function!r} is none")
         return cast("F", wraps(function, updated=())(self._twin(function)))
 
     def _twin(self, function: Callable[..., Any]) -> Callable[..., Any]:
         routine = function if inspect.isroutine(function) or isinstance(function, partial) else function.__call__  # type: ignore[operator]
         if inspect.isasyncgenfunction(routine):
-            return _twins.async_generator(self.definition, function)
+            return _twins.async_generator(self._new_entry, function)
         if inspect.isgeneratorfunction(routine):
-            return _twins.generator(self.definition, function)
+            return _twins.generator(self._new_entry, function)
         if inspect.iscoroutinefunction(routine):
-            return _twins.coroutine(self.definition, function)
-        return _twins.plain(self.definition, function)
+            return _twins.coroutine(self._new_entry, function)
+        return _twins.plain(self._new_entry, function)
+
+    def _new_entry(self) -> BudgetEntry:
+        return BudgetEntry(self.definition)
 
     def _newest(self) -> BudgetEntry | None:
         """The entry to leave: the newest one of this object that is in force here, else the newest anywhere."""
         here = [e for e in reach().entries if e.open and any(e is own for own in self._entries)]
         return here[-1] if here else self._entries[-1] if self._entries else None
+
+
+def _window(name: str, kind: WindowKind, timezone: str | None) -> Window:
+    try:
+        return Window(kind, "UTC" if timezone is None else timezone)
+    except ValueError as error:
+        raise BudgetSyntaxError(f"budget {name!r}, {error}") from None

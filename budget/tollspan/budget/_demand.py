@@ -9,6 +9,7 @@ from ._errors import UnboundedCost, UnpricedModel
 
 _LARGEST_OUTPUT = 128_000
 """Output tokens assumed of a model whose maximum nobody has listed: the most that any common listed model gives."""
+_ANY_OUTPUT = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class FixedCost:
 
     def affordable_tokens(self, nano: int, /) -> int:
         """Any output, where the amount itself is affordable."""
-        return _LARGEST_OUTPUT if nano >= self.amount else -1
+        return _ANY_OUTPUT if nano >= self.amount else -1
 
 
 def demand(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings: Settings) -> Demand:
@@ -63,18 +64,29 @@ def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings:
     if intent.unbounded is not None:
         if fixed is None:
             raise UnboundedCost(
-                f"the cost of this call has no bound that is known before it is sent ({intent.unbounded}), and a strict "
-                "budget matches it; set TOLLSPAN_HOLD_USD to what such a call may hold, or use a best_effort budget"
+                f"the cost of this call has no bound that is known before it is sent ({intent.unbounded}), and a "
+                "strict budget matches it; set TOLLSPAN_HOLD_USD to what it may hold, or use a best_effort budget"
             )
         return fixed
-    if isinstance(intent.price, RateCard):
+    missing = _missing_price(intent)
+    if missing is None and isinstance(intent.price, RateCard):
         return intent.price.bound(_input(intent), choices=intent.choices)
     if in_usd and fixed is None:
         raise UnpricedModel(
-            f"{intent.price.reason}; a strict budget in USD matches this call: or set TOLLSPAN_HOLD_USD to what a call "
-            "without a price may hold"
+            f"a strict budget in USD matches this call, and there is {missing}; or set TOLLSPAN_HOLD_USD to what a "
+            "call without a price may hold"
         )
     return fixed if in_usd else None
+
+
+def _missing_price(intent: CallIntent) -> str | None:
+    """Which price of the call's tokens is missing: a card may have none for what this call uses."""
+    price = intent.price
+    if isinstance(price, RateCard):
+        usage = {"tokens_in": 1, "tokens_out": 0 if intent.max_output_tokens == 0 else 1}
+        cost = price.cost(usage)
+        return cost.reason if isinstance(cost, Unpriced) else None
+    return price.reason
 
 
 def _input(intent: CallIntent) -> int:
@@ -92,11 +104,12 @@ def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: 
     """The output tokens wanted for each choice, and the fewest that the call may be cut to."""
     most = largest_output(intent.price)
     if intent.max_output_tokens is not None:
-        wanted = min(intent.max_output_tokens, most)
+        # Not cut to the listed maximum of the model: lists grow old, and beta headers raise what a model gives.
+        window = intent.price.context_window if isinstance(intent.price, RateCard) else None
+        wanted = min(intent.max_output_tokens, window or intent.max_output_tokens)
         return wanted, wanted
     if not intent.clampable:
         return most, most
-    numbers = [d.output_bound for d in definitions if isinstance(d.output_bound, int)]
-    wanted = min([most, *numbers])
-    clamp = all(d.output_bound == "clamp" for d in definitions if not isinstance(d.output_bound, int))
-    return wanted, min(floor, wanted) if clamp else wanted
+    bounds = [d.output_bound for d in definitions]
+    wanted = min([most, *(bound for bound in bounds if isinstance(bound, int))])
+    return wanted, min(floor, wanted) if "clamp" in bounds and "max" not in bounds else wanted

@@ -7,14 +7,15 @@ from decimal import Decimal
 from tollspan.exporter import pipeline
 from tollspan.ledger import Balance, BudgetDefinition, Key, to_usd
 
-from ._reach import leave
+from ._reach import leave, reach
 
 
 class BudgetEntry:
     """One entry into a budget: what `with budget(...) as b` gives.
 
     Amounts are Decimal USD, or a number of tokens or requests, as the budget's unit says; they are read from the ledger
-    at each access. A budget with a window shows that window's shared balance, one without shows this entry's own.
+    at each access. A budget with a window shows that window's shared balance, one without shows this entry's own; one
+    with `each` shows the balance of the value that the scopes in force give.
     """
 
     __slots__ = ("definition", "open", "run")
@@ -49,10 +50,12 @@ class BudgetEntry:
         """The balance of this entry, for a value of `each`, at an instant (epoch seconds; now by default)."""
         window = self.definition.window
         start = window.start(time.time() if at is None else at) if window else 0
-        return (self.definition.name, self.run or scope, start)
+        return (self.definition.name, " ".join(filter(None, (self.run, scope))), start)
 
     def _balance(self) -> Balance:
-        return pipeline().ledger.balance(self.key())
+        each = self.definition.each
+        value = reach().dimensions.get(each) if each else None
+        return pipeline().ledger.balance(self.key("" if value is None else f"{each}={value}"))
 
     def _amount(self, value: int) -> Decimal:
         return to_usd(value) if self.definition.unit == "USD" else Decimal(value)

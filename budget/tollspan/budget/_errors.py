@@ -10,7 +10,9 @@ CallRefused
 """
 
 import datetime as dt
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 from tollspan.ledger import Refusal, Unit, format_usd, to_usd
 
@@ -28,6 +30,7 @@ class BudgetExceeded(CallRefused):
 
     def __init__(self, refusal: Refusal, *, way_out: str) -> None:
         limit, balance = refusal.limit, refusal.balance
+        self._made_of = (refusal, way_out)
         self.budget = limit.budget
         self.scope = limit.scope
         self.unit: Unit = limit.unit
@@ -37,6 +40,11 @@ class BudgetExceeded(CallRefused):
         self.needed = _amount(refusal.needed, limit.unit)
         self.reset_at = limit.reset_at
         super().__init__(_text(refusal, way_out))
+
+    def __reduce__(self) -> tuple[Callable[[Refusal], "BudgetExceeded"], tuple[Refusal]]:
+        """Made again where it is unpickled: so a process pool brings it from a worker to its parent."""
+        refusal, way_out = self._made_of
+        return partial(type(self), way_out=way_out), (refusal,)
 
 
 class BudgetExhausted(BudgetExceeded):
@@ -74,11 +82,13 @@ def _text(refusal: Refusal, way_out: str) -> str:
     limit, balance = refusal.limit, refusal.balance
     scope = f" ({limit.scope})" if limit.scope else ""
     state = "is held by calls in flight" if refusal.busy else "is spent"
+    this_call = f"+ {_shown(refusal.needed, limit.unit)} for this call >" if refusal.needed else ">="
     amounts = (
-        f"{_shown(balance.spent, limit.unit)} spent + {_shown(balance.held, limit.unit)} held + "
-        f"{_shown(refusal.needed, limit.unit)} for this call > {_shown(limit.limit, limit.unit)}"
+        f"{_shown(balance.spent, limit.unit)} spent + {_shown(balance.held, limit.unit)} held "
+        f"{this_call} {_shown(limit.limit, limit.unit)}"
     )
-    return f"budget {limit.budget!r}{scope} {state}: {amounts}{_reset(limit.reset_at)}; {way_out}"
+    reset = "" if refusal.busy else _reset(limit.reset_at)
+    return f"budget {limit.budget!r}{scope} {state}: {amounts}{reset}; {way_out}"
 
 
 def _reset(reset_at: float | None) -> str:

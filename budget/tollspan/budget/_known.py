@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 from tollspan.ledger import BudgetDefinition, Definition, Writer, dump_definition
 
-_noted: set[tuple[int, BudgetDefinition]] = set()
+_noted: WeakKeyDictionary[Writer, set[BudgetDefinition]] = WeakKeyDictionary()
 
 
 def remember(writer: Writer, definitions: Iterable[BudgetDefinition]) -> None:
     """Note the definitions that this process has not noted yet."""
-    for definition in (d for d in definitions if d.window is not None):
-        key = (id(writer), definition)
-        if key not in _noted:
-            _noted.add(key)
+    noted = _noted.setdefault(writer, set())
+    for definition in definitions:
+        if definition.window is not None and definition not in noted:
+            noted.add(definition)
             writer.define(Definition(definition.name, dump_definition(definition), time.time()))

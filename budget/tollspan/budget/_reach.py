@@ -2,7 +2,7 @@
 
 Living in that context, and not in a ContextVar of our own, they reach tasks and, with OpenTelemetry's threading
 instrumentation, threads. A context token is never reset, because an exit may happen in another task than its entry: the
-state is written back without the entry instead.
+state is written back without the entry instead. One scope or budget object serves any number of tasks.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,10 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The budgets entered here, outermost first, and the dimensions that scopes have set."""
+    """The budgets and scopes entered here, outermost first, and the dimensions that the scopes have set."""
 
     entries: tuple["BudgetEntry", ...] = ()
+    scopes: tuple["scope", ...] = ()
     dimensions: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
 
@@ -39,14 +40,14 @@ def reach() -> Reach:
 def enter(entry: "BudgetEntry") -> None:
     """Put a budget in force."""
     here = reach()
-    _put(Reach((*here.entries, entry), here.dimensions))
+    _put(Reach((*here.entries, entry), here.scopes, here.dimensions))
 
 
 def leave(entry: "BudgetEntry") -> None:
     """Take a budget out of force; nothing happens where it is not."""
     here = reach()
     if any(e is entry for e in here.entries):
-        _put(Reach(tuple(e for e in here.entries if e is not entry), here.dimensions))
+        _put(Reach(tuple(e for e in here.entries if e is not entry), here.scopes, here.dimensions))
 
 
 class scope:  # noqa: N801 - used like a function, as `contextlib.suppress` is
@@ -68,16 +69,19 @@ class scope:  # noqa: N801 - used like a function, as `contextlib.suppress` is
         named = {"profile": profile, "user": user, "team": team, "session": session, "run": run}
         self._dimensions = {name: str(value) for name, value in named.items() if value is not None}
         self._dimensions |= {f"tag:{key}": str(value) for key, value in (tags or {}).items()}
-        self._outer: list[Mapping[str, str]] = []
 
     def __enter__(self) -> Self:
         here = reach()
-        self._outer.append(here.dimensions)
-        _put(Reach(here.entries, {**here.dimensions, **self._dimensions}))
+        _put(Reach(here.entries, (*here.scopes, self), {**here.dimensions, **self._dimensions}))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _put(Reach(reach().entries, self._outer.pop()))
+        here = reach()
+        if self in here.scopes:
+            at = len(here.scopes) - 1 - here.scopes[::-1].index(self)
+            left = here.scopes[:at] + here.scopes[at + 1 :]
+            dimensions = {name: value for each in left for name, value in each._dimensions.items()}  # noqa: SLF001 - its own kind
+            _put(Reach(here.entries, left, dimensions))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

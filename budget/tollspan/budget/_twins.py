@@ -6,17 +6,17 @@ The entry of a generator is in force only while the generator itself runs, never
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
-from tollspan.ledger import BudgetDefinition
-
 from ._entry import BudgetEntry, close
 from ._reach import enter, leave
 
+NewEntry = Callable[[], BudgetEntry]
 
-def plain(definition: BudgetDefinition, function: Callable[..., Any]) -> Callable[..., Any]:
+
+def plain(new_entry: NewEntry, function: Callable[..., Any]) -> Callable[..., Any]:
     """The twin of a function."""
 
     def twin(*args: Any, **kwargs: Any) -> Any:
-        entry = BudgetEntry(definition)
+        entry = new_entry()
         enter(entry)
         try:
             return function(*args, **kwargs)
@@ -26,11 +26,11 @@ def plain(definition: BudgetDefinition, function: Callable[..., Any]) -> Callabl
     return twin
 
 
-def coroutine(definition: BudgetDefinition, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+def coroutine(new_entry: NewEntry, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     """The twin of a coroutine function."""
 
     async def twin(*args: Any, **kwargs: Any) -> Any:
-        entry = BudgetEntry(definition)
+        entry = new_entry()
         enter(entry)
         try:
             return await function(*args, **kwargs)
@@ -40,11 +40,11 @@ def coroutine(definition: BudgetDefinition, function: Callable[..., Awaitable[An
     return twin
 
 
-def generator(definition: BudgetDefinition, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+def generator(new_entry: NewEntry, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
     """The twin of a generator function."""
 
     def twin(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        entry, inner = BudgetEntry(definition), function(*args, **kwargs)
+        entry, inner = new_entry(), function(*args, **kwargs)
         step: Callable[[Any], Any] = inner.send
         argument: Any = None
         try:
@@ -73,13 +73,11 @@ def generator(definition: BudgetDefinition, function: Callable[..., Generator[An
     return twin
 
 
-def async_generator(
-    definition: BudgetDefinition, function: Callable[..., AsyncGenerator[Any, Any]]
-) -> Callable[..., Any]:
+def async_generator(new_entry: NewEntry, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
     """The twin of an async generator function."""
 
     async def twin(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        entry, inner = BudgetEntry(definition), function(*args, **kwargs)
+        entry, inner = new_entry(), function(*args, **kwargs)
         step: Callable[[Any], Awaitable[Any]] = inner.asend
         argument: Any = None
         try:

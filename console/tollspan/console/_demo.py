@@ -43,8 +43,7 @@ _NEEDED = ("openai", "anthropic", "opentelemetry.distro")
 _OURS = ("OTEL_", "TOLLSPAN_")
 _THEIRS = ("OPENAI_", "ANTHROPIC_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _KEYS = {"OPENAI_API_KEY": "gpt-4o-mini", "ANTHROPIC_API_KEY": "claude-haiku-4-5"}
-_WIDTH = 80
-_TIMEOUT_S = 60
+_WIDTH, _TIMEOUT_S = 80, 60
 _HEARD: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": _TIMEOUT_S}
 _NEXT = """\
   An application of yours (OTEL_SDK_DISABLED=true if no collector listens):
@@ -89,8 +88,8 @@ def run_demo(*, real: bool = False, as_json: bool = False, keep: bool = False) -
     """Run the demo and give its exit status: 0 all as promised, 1 something was not, 2 it cannot be run here.
 
     `real` makes a tiny call to each vendor whose key is in the environment, after asking. `as_json` prints one JSON
-    object and nothing else on stdout; amounts are in USD, times in milliseconds. `keep` leaves the temporary ledger and
-    tells where it is.
+    object and nothing else on stdout; costs are texts, exact, in USD, and times in milliseconds. `keep` leaves the
+    temporary ledger and tells where it is.
     """
     refusal = _missing() or (_unwilling() if real else None)
     if refusal:
@@ -192,11 +191,11 @@ def _local_environment(demo: _Demo, provider: LocalProvider) -> Environment:
 def _run_app(demo: _Demo, environment: Environment, *arguments: str) -> tuple[list[Row], Row]:
     """Run the application under opentelemetry-instrument: its exported spans, and its own word on how it went."""
     done = _run(demo, environment, str(_script()), sys.executable, "app.py", *arguments)
-    told = [line for line in done.stderr.splitlines() if line.startswith('{"answered"')]
-    demo.check(done.returncode == 0 and bool(told), f"the application failed: {_last_line(done.stderr)}")
-    return [_row(span) for span in spans_in(done.stdout)], json.loads(
-        told[-1] if told else '{"answered":0,"errors":[]}'
-    )
+    told = [line for line in done.stderr.splitlines() if line.startswith('{"answered"')] or [
+        '{"answered":0,"errors":[]}'
+    ]
+    demo.check(done.returncode == 0, f"the application failed: {_last_line(done.stderr)}")
+    return [_row(span) for span in spans_in(done.stdout)], json.loads(told[-1])
 
 
 def _run(demo: _Demo, environment: Environment, *command: str) -> subprocess.CompletedProcess[str]:
@@ -223,18 +222,18 @@ def spans_in(text: str) -> list[Row]:
 
 def _row(span: Row) -> Row:
     """What the demo shows of a span; None for what its attributes do not say."""
-    attributes, began, ended = (
-        span["attributes"],
-        *(dt.datetime.fromisoformat(span[f"{e}_time"]) for e in ("start", "end")),
-    )
+    attributes = span["attributes"]
+    began, ended = (dt.datetime.fromisoformat(span[edge]) for edge in ("start_time", "end_time"))
     first = attributes.get("gen_ai.response.time_to_first_chunk")
+    cost = attributes.get("gen_ai.usage.cost.amount")
     return {
         "name": span["name"],
         "provider": attributes.get("gen_ai.provider.name"),
         "tokens_in": attributes.get("gen_ai.usage.input_tokens"),
         "tokens_cache_read": attributes.get("gen_ai.usage.cache_read.input_tokens"),
         "tokens_out": attributes.get("gen_ai.usage.output_tokens"),
-        "cost_usd": attributes.get("gen_ai.usage.cost.amount"),
+        # The shortest text of the float is the ledger's amount again.
+        "cost_usd": None if cost is None else Decimal(str(cost)),
         "first_chunk_ms": None if first is None else first * 1000,
         "duration_ms": (ended - began) / dt.timedelta(milliseconds=1),
         "error": attributes.get("error.type"),
@@ -246,10 +245,10 @@ def _row(span: Row) -> Row:
 
 def _show_local(demo: _Demo) -> None:
     """The whole show, against local providers."""
-    sdks = ", ".join(f"{name} {version(name)}" for name in ("openai", "anthropic", "opentelemetry-sdk", "tollspan"))
+    parts = ", ".join(f"{name} {version(name)}" for name in ("openai", "anthropic", "opentelemetry-sdk", "tollspan"))
     demo.say(
         "No key, no network, no bill: the answers are made up by a local server that speaks the wire formats of OpenAI "
-        f"and Anthropic. All else is real: {sdks}, and a ledger in a temporary folder."
+        f"and Anthropic. All else is real: {parts}, and a ledger in a temporary folder."
     )
     _show_calls(demo)
     _show_budget(demo)
@@ -271,7 +270,7 @@ def _show_calls(demo: _Demo) -> None:
         rows, told = _run_app(demo, _local_environment(demo, provider), "calls")
     _show_spans(demo, rows)
     counts = {"calls": told["answered"], "spans": len(rows), "billed": len(provider.billed)}
-    demo.check(len(set(counts.values())) == 1, f"not one span for each call: {counts}")
+    demo.check(len(set(counts.values())) == 1, f"not one span and one bill for each call: {counts}")
     tokens = [sum(row[name] or 0 for row in rows) for name in ("tokens_in", "tokens_out")]
     billed = [sum(b.input_tokens for b in provider.billed), sum(b.output_tokens for b in provider.billed)]
     demo.check(tokens == billed, f"the spans say {tokens} tokens in and out, the provider says {billed}")
@@ -290,8 +289,7 @@ def _made_up(request: Request) -> Answer:
 def _show_spans(demo: _Demo, rows: Sequence[Row]) -> None:
     """The spans as a table, and what they cost against what the ledger says."""
     demo.console.print(_span_table(rows))
-    # The shortest text of a span's float is the ledger's own amount again.
-    cost, recorded = sum(Decimal(str(row["cost_usd"] or 0)) for row in rows), _recorded(demo.ledger)
+    cost, recorded = sum((row["cost_usd"] or Decimal(0) for row in rows), Decimal(0)), _recorded(demo.ledger)
     demo.check(cost == recorded, f"the spans cost ${cost}, the ledger says ${recorded}")
     demo.facts |= {"spans": rows, "spans_cost_usd": cost, "ledger_usd": recorded}
     demo.say(f"{len(rows)} spans, ${cost:.6f}; the ledger says ${recorded:.6f}.")
@@ -390,12 +388,12 @@ def _show_real(demo: _Demo) -> None:
 
 def _conclude(demo: _Demo) -> None:
     if demo.console.quiet:
-        click.echo(json.dumps({**demo.facts, "problems": demo.problems}, default=float, indent=2))
+        click.echo(json.dumps({**demo.facts, "problems": demo.problems}, default="{:f}".format, indent=2))
     if demo.problems:
         demo.head("Not as promised")
+    else:
+        demo.say(f"All as promised, in {demo.facts['seconds']} s.")
     for problem in demo.problems:
         demo.say(f"- {problem}")
-    if not demo.problems:
-        demo.say(f"All as promised, in {demo.facts['seconds']} s.")
     if demo.facts["ledger"]:
         demo.say(f"The ledger stays: tollspan --ledger sqlite:///{demo.ledger} today")

@@ -1,14 +1,24 @@
-"""The process's way into the ledger: settings, prices and ledger opened once, the processor attached where it is needed."""
+"""The process's way into the ledger: settings, prices and ledger opened once, the processor attached where needed."""
 
 import logging
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry import trace
 
-from tollspan.ledger import Ledger, PriceBook, PriceFileError, Settings, internal_errors, load_settings, open_ledger
+from tollspan.ledger import (
+    Ledger,
+    LedgerUnavailable,
+    PriceBook,
+    PriceFileError,
+    Settings,
+    internal_errors,
+    load_settings,
+    open_ledger,
+)
 
 from ._lifecycle import flush_at_exit
 from ._processor import LedgerSpanProcessor, bind, take
@@ -66,21 +76,20 @@ class Pipeline:
         with _lock:
             if add is not None and provider not in self._attached:
                 self._attached.add(provider)
-                add(LedgerSpanProcessor(self._ledger))
+                add(LedgerSpanProcessor())
             self._last_provider = provider
 
     def settle(self, record: CallRecord, span: trace.Span) -> None:
         """End the span and bring its record into the ledger: by the processor, or by hand where none saw the span."""
         context = span.get_span_context()
-        if not (context.is_valid and span.is_recording()):
-            span.end()
-            self.ledger.writer.put(settlement(record))
-            return
-        bind(context.span_id, record)
-        span.end()
-        left = take(context.span_id)
-        if left is not None:
-            self.ledger.writer.put(settlement(left))
+        seen = context.is_valid and span.is_recording()
+        if seen:
+            bind(context.span_id, record, self.ledger)
+        try:
+            span.end()  # this runs the processors of others too, and nobody guards us against them
+        finally:
+            if not seen or take(context.span_id) is not None:
+                self.ledger.writer.put(settlement(record))
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued; called at exit."""
@@ -89,7 +98,7 @@ class Pipeline:
                 self._ledger.close(timeout_s)
 
     def _sweep(self) -> None:
-        with internal_errors:
+        with internal_errors, suppress(LedgerUnavailable):  # the writer reports it; the next process sweeps again
             settled = self.ledger.settle_dead_owners()
             if settled:
                 _log.warning("%d calls of processes that are gone were counted at what they held", settled)
@@ -116,8 +125,13 @@ def pipeline() -> Pipeline:
 
 
 def use_pipeline(replacement: Pipeline | None) -> Pipeline | None:
-    """Put another pipeline in place (None: make a new one from the configuration at next use); gives back the old one."""
+    """Put another pipeline in place (None: a new one is made from the configuration at next use); gives the old one."""
     global _current
     with _lock:
         old, _current = _current, replacement
     return old
+
+
+if hasattr(os, "register_at_fork"):
+    # A child must not inherit the lock from a thread that it does not have.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

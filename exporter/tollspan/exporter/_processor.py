@@ -13,46 +13,38 @@ if TYPE_CHECKING:
 
     from ._record import CallRecord
 
-_bound: "dict[int, CallRecord]" = {}
-"""Records of spans that are about to end, by span id."""
+_bound: "dict[int, tuple[CallRecord, Ledger]]" = {}
+"""Records of spans that are about to end, and the ledgers they are meant for, by span id."""
 
 
-def bind(span_id: int, record: "CallRecord") -> None:
+def bind(span_id: int, record: "CallRecord", ledger: "Ledger") -> None:
     """Bind a record to the span with this id, just before the span is ended."""
-    _bound[span_id] = record
+    _bound[span_id] = record, ledger
 
 
-def take(span_id: int) -> "CallRecord | None":
-    """The record bound to a span, once; None for a foreign span and for one whose record was taken already."""
+def take(span_id: int) -> "tuple[CallRecord, Ledger] | None":
+    """The record bound to a span and its ledger, once; None for a foreign span and for one that was taken already."""
     return _bound.pop(span_id, None)
 
 
 class LedgerSpanProcessor(SpanProcessor):
     """Turns the ended spans of tollspan's instrumentation into events of a ledger.
 
-    Add it to a TracerProvider of your own; `instrument()` and zero-code mode do so themselves. `ledger` None is the
-    configured one. Spans of other instrumentations are let through untouched.
+    Add it to a TracerProvider of your own; `instrument()` and zero-code mode do so themselves. `ledger` None is the one
+    that the calls are accounted in, as configured. Spans of other instrumentations are let through untouched.
     """
 
     def __init__(self, ledger: "Ledger | None" = None) -> None:
         self._ledger = ledger
 
-    @property
-    def ledger(self) -> "Ledger":
-        """The ledger that this processor writes to."""
-        if self._ledger is None:
-            from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline makes processors, and this one only asks back
-
-            return pipeline().ledger
-        return self._ledger
-
     def on_end(self, span: ReadableSpan) -> None:
         """Enqueue the event of one of our spans; anything wrong is logged, for nobody guards the caller against us."""
         with internal_errors:
             context = span.get_span_context()
-            record = take(context.span_id) if context else None
-            if record is not None:
-                self.ledger.writer.put(settlement(record))
+            bound = take(context.span_id) if context else None
+            if bound is not None:
+                record, ledger = bound
+                (self._ledger or ledger).writer.put(settlement(record))
 
     def shutdown(self) -> None:
         """Write what is queued; the ledger stays open, because calls may still be recorded without a provider."""
@@ -60,6 +52,10 @@ class LedgerSpanProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what is queued; False when that took longer than `timeout_millis`."""
+        from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline makes processors, and this one only asks back
+
         with internal_errors:
-            return self.ledger.flush(timeout_millis / 1000)
+            if self._ledger is None and not pipeline().is_open:
+                return True
+            return (self._ledger or pipeline().ledger).flush(timeout_millis / 1000)
         return False

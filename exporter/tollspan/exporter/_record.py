@@ -70,5 +70,10 @@ class CallRecord:
 
     @property
     def estimated(self) -> bool:
-        """Whether the spend is an estimate: the call was, or may have been, billed, and the actual cost is unknown."""
-        return self.outcome != "unbilled" and self.cost is None and self.estimate is not None
+        """Whether the spend is an estimate: the call was, or may have been, billed, and the actual cost is unknown.
+
+        Without a price the cost stays unknown, but where no usage came either, what was held stands for the tokens.
+        """
+        if self.outcome == "unbilled" or self.cost is not None:
+            return False
+        return self.estimate is not None or (self.usage is None and self.held is not None)

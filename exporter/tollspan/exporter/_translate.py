@@ -34,8 +34,9 @@ def hold_event(record: CallRecord, held: Held, sequence: int) -> LedgerEvent:
 
 def withdrawal(record: CallRecord, sequence: int) -> LedgerEvent:
     """The cancel of a hold that was granted when nobody waited for it any more."""
+    # The call itself may end with a cancel too, and that one is its number 0.
     return LedgerEvent(
-        **_identity(record, "cancel", sequence), status="cancelled", reason="gave up waiting", timestamp=time.time()
+        **_identity(record, "cancel", sequence + 1), status="cancelled", reason="gave up waiting", timestamp=time.time()
     )
 
 

@@ -46,7 +46,7 @@ def upper_bound(record: CallRecord, request: RequestFacts, price_of: PriceOf) ->
 def _book_usage(
     record: CallRecord, request: RequestFacts, answer: ResponseFacts, usage: Mapping[str, float], price_of: PriceOf
 ) -> None:
-    """By the model that answered, or else by the one that was asked for: a gateway may answer with a name of its own."""
+    """By the model that answered, or else by the one that was asked for: gateways answer with names of their own."""
     tier, reason = answer.service_tier or request.service_tier, None
     for model in dict.fromkeys((answer.model, request.model)):
         card = price_of(model, tier)

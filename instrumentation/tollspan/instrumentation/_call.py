@@ -10,8 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from opentelemetry import trace
-
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
 from tollspan.exporter import CallRecord, Pipeline, retry
 from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
@@ -21,7 +19,7 @@ from . import _semconv as sc
 from ._billing import book, book_unknown, upper_bound
 from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
-from ._spans import describe_end, start_span
+from ._spans import describe_end, provider_in_use, start_span
 from ._tap import Sink
 
 CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", default=None)
@@ -95,7 +93,7 @@ class Call:
             dimensions=_dimensions(line),
             attempts=0,
         )
-        provider = trace.get_tracer_provider()
+        provider = provider_in_use()
         line.attach(provider)
         self.span = start_span(provider, self.record, facts.attributes, self._origin)
 
@@ -230,7 +228,7 @@ class Call:
             raise refusals.refusal
 
     def _not_sent(self, error: BaseException, attempt: int) -> None:
-        """Refused or interrupted: that ends a call before its first attempt; later ones leave the earlier to be settled."""
+        """Refused or interrupted: that ends a call before its first attempt; a later one does not."""
         if attempt == 0:
             self.record.reason = "refused by a budget" if isinstance(error, CallRefused) else "not sent"
             self._settle(partial(self._conclude_failure, error))

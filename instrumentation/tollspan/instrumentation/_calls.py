@@ -16,7 +16,7 @@ from ._readers import (
 )
 
 Kind = Literal["call", "async call", "enter", "async enter"]
-"""`call`: a method whose keyword arguments are the request. `enter`: a context manager that sends when it is entered."""
+"""`call`: a method whose keyword arguments are the request. `enter`: a context manager that sends when entered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def _both(
 _CHAT = "openai.resources.chat.completions.completions"
 _CHAT_BETA = "openai.resources.beta.chat.completions"
 _RESPONSES = "openai.resources.responses.responses"
+_RESPONSES_BETA = "openai.resources.beta.responses.responses"
 _MESSAGES = "anthropic.resources.messages.messages"
 _MESSAGES_BETA = "anthropic.resources.beta.messages.messages"
 _MANAGERS = "anthropic.lib.streaming._messages"
@@ -61,6 +62,8 @@ CALL_SITES: tuple[CallSite, ...] = (
     *_both("openai", "1.66", _RESPONSES, "Responses.create", OPENAI_RESPONSES),
     *_both("openai", "1.66", _RESPONSES, "Responses.parse", OPENAI_RESPONSES),
     *_both("openai", "2.17", _RESPONSES, "Responses.compact", OPENAI_RESPONSES, clampable=False),
+    *_both("openai", "3.0", _RESPONSES_BETA, "Responses.create", OPENAI_RESPONSES),
+    *_both("openai", "3.0", _RESPONSES_BETA, "Responses.compact", OPENAI_RESPONSES, clampable=False),
     *_both("openai", "1.66", "openai.resources.completions", "Completions.create", OPENAI_COMPLETIONS),
     *_both("openai", "1.66", "openai.resources.embeddings", "Embeddings.create", OPENAI_EMBEDDINGS, clampable=False),
     *_both("anthropic", "0.60", _MESSAGES, "Messages.create", ANTHROPIC_MESSAGES),

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
@@ -13,6 +13,7 @@ from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
 from ._patching import INSTALLATION
+from ._spans import use_provider
 
 _log = logging.getLogger("tollspan.instrumentation")
 
@@ -20,8 +21,8 @@ _log = logging.getLogger("tollspan.instrumentation")
 def instrument(tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:  # noqa: ARG001 - the metrics are not there yet
     """Record every call of the LLM SDKs in the ledger, on spans, and against the budgets. Idempotent.
 
-    `tracer_provider` gets our span processor at once; the global provider gets it with the first call. The ledger does
-    not depend on either. TOLLSPAN_DISABLED makes this do nothing.
+    Spans are made with `tracer_provider`, or else with the global one, also where that is set later. The ledger does not
+    depend on either. TOLLSPAN_DISABLED makes this do nothing.
     """
     with internal_errors:
         line = pipeline()
@@ -29,12 +30,14 @@ def instrument(tracer_provider: TracerProvider | None = None, meter_provider: Me
             return
         if tracer_provider is not None:
             line.attach(tracer_provider)
+            use_provider(tracer_provider)
         INSTALLATION.install()
 
 
 def uninstrument() -> None:
     """Put back everything that `instrument` changed in the SDKs, and write what is queued."""
     INSTALLATION.remove()
+    use_provider(None)
     line = pipeline()
     if line.is_open:
         line.ledger.flush()
@@ -55,7 +58,7 @@ class TollspanInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 def pre_instrument() -> None:
-    """Called by `opentelemetry-instrument` before any instrumentor: one of them that fails stops those after it, not us."""
+    """Called by `opentelemetry-instrument` before any instrumentor: one that fails stops those after it, not us."""
     disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
     if {"tollspan", "*"} & {name.strip() for name in disabled.split(",")}:
         return

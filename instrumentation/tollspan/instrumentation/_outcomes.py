@@ -36,5 +36,5 @@ def of_status(status: int, *, provider_error: bool) -> Outcome:
 
 
 def of_exception(error: BaseException) -> Outcome:
-    """Judge an attempt that got no answer, by the class names of the transport's exception (httpx and httpx2 share them)."""
+    """Judge an attempt that got no answer, by the class names of its exception (httpx and httpx2 share them)."""
     return "unbilled" if any(c.__name__ in _NEVER_SENT for c in type(error).__mro__) else "unknown"

@@ -20,6 +20,7 @@ from ._wrappers import Wrapper, wrapper_for
 _log = logging.getLogger("tollspan.instrumentation")
 
 State = Literal["waiting", "in place", "unresolved"]
+_TARGETS: tuple[CallSite | Wire, ...] = (*WIRES, *CALL_SITES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Installation:
             if self.active:
                 return
             self.active = True
-            for target in (*WIRES, *CALL_SITES):
+            for target in _TARGETS:
                 self.state[target] = "waiting"
-            for name in dict.fromkeys(target.module for target in (*WIRES, *CALL_SITES)):
+            for name in dict.fromkeys(target.module for target in _TARGETS):
                 self._arm(name)
 
     def remove(self) -> None:

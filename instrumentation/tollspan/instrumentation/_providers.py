@@ -38,7 +38,7 @@ _origins: dict[tuple[int, str], tuple[Any, Mapping[str, str], "Origin"]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where requests go: the host and its port, the URL of both (no path: it may hold a key), and whose answers come back."""
+    """Where requests go: the host and its port, their URL (without a path, which may hold a key), and who answers."""
 
     host: str
     port: int | None

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from typing import Any, Protocol
 
-_KEEP_HEAD = 1 << 20
-_KEEP_TAIL = 4 << 20
-_COMPACT_AT = 16 << 20
+# Chunks: a long answer has a few thousand. What is cut out of the middle of a longer one leaves at most one torn event.
+_KEEP_HEAD = 1_000
+_KEEP_TAIL = 4_000
+_COMPACT_AT = 20_000
 
 _EMPTY_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
@@ -27,11 +28,10 @@ class Sink:
     garbage collector, perhaps while a lock of ours is held: it must take none.
     """
 
-    __slots__ = ("chunks", "encoding", "first_at", "on_abandoned", "on_end", "open", "size")
+    __slots__ = ("chunks", "encoding", "first_at", "on_abandoned", "on_end", "open")
 
     def __init__(self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]) -> None:
         self.chunks: list[bytes] = []
-        self.size = 0
         self.encoding = "identity"
         self.first_at: float | None = None
         self.open = True
@@ -45,11 +45,10 @@ class Sink:
 
     def take(self, chunk: bytes) -> None:
         """Note a chunk on its way."""
-        if self.first_at is None:
+        if not self.chunks:
             self.first_at = time.perf_counter()
         self.chunks.append(chunk)
-        self.size += len(chunk)
-        if self.size > _COMPACT_AT:
+        if len(self.chunks) > _COMPACT_AT:
             self._compact()
 
     def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
@@ -66,9 +65,7 @@ class Sink:
 
     def _compact(self) -> None:
         """Keep the head and the tail: usage stands in the first or in the last events of every flavour."""
-        received = b"".join(self.chunks)
-        self.chunks = [received[:_KEEP_HEAD], b"\n\n", received[-_KEEP_TAIL:]]
-        self.size = sum(map(len, self.chunks))
+        del self.chunks[_KEEP_HEAD:-_KEEP_TAIL]
 
 
 def decoded(data: bytes, encoding: str) -> bytes:

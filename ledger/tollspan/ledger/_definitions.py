@@ -14,7 +14,7 @@ from ._windows import WINDOW_KINDS, Window, WindowKind, did_you_mean
 
 Unit = Literal["USD", "tokens", "requests"]
 Mode = Literal["strict", "best_effort"]
-OnLimit = Literal["raise", "wait", "warn", "fallback"]
+OnLimit = Literal["raise", "wait", "warn"]
 CutStream = Literal["hold", "estimate"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -27,8 +27,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_limit": get_args(OnLimit),
     "cut_stream": get_args(CutStream),
 }
+# Kept for a later version: whoever writes one must not believe that it works.
+_KEYS_TO_COME = ("fallback_model", "warn_at")
+_VALUES_TO_COME = {"on_limit": "fallback", "output_bound": "learned"}
 _LONGEST_WAIT_S = 1_000_000_000  # threads cannot wait much longer
-_OUTPUT_BOUNDS = ("clamp", "max", "learned")
+_OUTPUT_BOUNDS = ("clamp", "max")
 _UNITS: dict[str, Unit] = {
     "usd": "USD",
     "token": "tokens",
@@ -47,8 +50,6 @@ _ENTRY_KEYS = (
     "timezone",
     "output_bound",
     "cut_stream",
-    "fallback_model",
-    "warn_at",
 )
 _LIMIT = re.compile(
     r"(?P<dollar>\$)?\s*(?P<amount>[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)"
@@ -72,9 +73,8 @@ class BudgetDefinition:
     `limit` is in nano-USD, tokens or requests, as `unit` says; 0 refuses every call. `window` None means the block that
     declares the budget. `match` maps dimensions (`DIMENSIONS`, or `tag:<name>`) to globs of `fnmatch.fnmatchcase`, all
     of which must match; it is given as a mapping and kept as a sorted tuple of pairs. `each` names the dimension of
-    which every value has a balance of its own. `max_wait_timeout_s` is in seconds. `output_bound` is `clamp`, `max`,
-    `learned` or a number of tokens. `warn_at` are fractions of the limit. Raises BudgetSyntaxError for values that make
-    no sense.
+    which every value has a balance of its own. `max_wait_timeout_s` is in seconds. `output_bound` is `clamp`, `max` or a
+    number of tokens. Raises BudgetSyntaxError for values that make no sense.
     """
 
     name: str
@@ -88,19 +88,15 @@ class BudgetDefinition:
     max_wait_timeout_s: float = 60.0
     output_bound: str | int = "clamp"
     cut_stream: CutStream = "hold"
-    fallback_model: str | None = None
-    warn_at: tuple[float, ...] = ()
     _patterns: tuple[tuple[str, re.Pattern[str]], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
             _check(self)
             match = _sorted_match(self.match)
-            warn_at = _fractions(self.warn_at)
         except BudgetSyntaxError as error:
             raise BudgetSyntaxError(f"budget {self.name!r}, {error}") from None
         object.__setattr__(self, "match", match)
-        object.__setattr__(self, "warn_at", warn_at)
         object.__setattr__(self, "max_wait_timeout_s", float(self.max_wait_timeout_s))
         object.__setattr__(self, "_patterns", tuple((dimension, _compiled(glob)) for dimension, glob in match))
 
@@ -212,6 +208,8 @@ def _from_entry(entry: Mapping[str, Any], number: int, mode: Mode, timezone: str
     name = entry.get("name")
     if not name:
         raise BudgetSyntaxError(f'budget number {number} has no name; write name = "summaries"')
+    if to_come := next((key for key in entry if key in _KEYS_TO_COME), None):
+        raise BudgetSyntaxError(f"budget {name!r}, {to_come} is not there yet in this version; leave it out")
     if unknown := next((key for key in entry if key not in _ENTRY_KEYS), None):
         near = did_you_mean(unknown, _ENTRY_KEYS)
         raise BudgetSyntaxError(f"budget {name!r} has no key {unknown!r}{near}; its keys are {', '.join(_ENTRY_KEYS)}")
@@ -283,6 +281,9 @@ def _window_kind(found: re.Match[str]) -> WindowKind | None:
 def _check(budget: BudgetDefinition) -> None:
     if not isinstance(budget.name, str) or not budget.name.strip():
         raise BudgetSyntaxError('name: a budget needs one; write name = "summaries"')
+    for key, to_come in _VALUES_TO_COME.items():
+        if getattr(budget, key) == to_come:
+            raise BudgetSyntaxError(f"{key}: {to_come!r} is not there yet in this version; leave it out")
     for key, choices in _CHOICES.items():
         if (value := getattr(budget, key)) not in choices:
             near = did_you_mean(str(value), choices)
@@ -295,16 +296,12 @@ def _check(budget: BudgetDefinition) -> None:
 
 
 def _check_way_out(budget: BudgetDefinition) -> None:
-    seconds, bound, model = budget.max_wait_timeout_s, budget.output_bound, budget.fallback_model
+    seconds, bound = budget.max_wait_timeout_s, budget.output_bound
     if not _is_number(seconds) or not 0 <= seconds <= _LONGEST_WAIT_S:
         raise BudgetSyntaxError(f"max_wait_timeout_s: {seconds!r} is not a number of seconds; write it like 60")
     if bound not in _OUTPUT_BOUNDS and not (isinstance(bound, int) and _is_whole(bound) and bound > 0):
         choices = ", ".join(_OUTPUT_BOUNDS)
         raise BudgetSyntaxError(f"output_bound: {bound!r} is none of {choices}, nor a number of tokens like 4096")
-    if model is not None and not (isinstance(model, str) and model):
-        raise BudgetSyntaxError(f"fallback_model: {model!r} is not the name of a model")
-    if budget.on_limit == "fallback" and model is None:
-        raise BudgetSyntaxError("on_limit: fallback needs a model to fall back to; set fallback_model")
 
 
 def _check_dimension(dimension: str) -> None:
@@ -324,12 +321,6 @@ def _sorted_match(match: Any) -> tuple[tuple[str, str], ...]:
         if not isinstance(glob, str) or not glob:
             raise BudgetSyntaxError(f"match: {dimension} has {glob!r}, which is no glob; write it like 'gpt-4*'")
     return tuple(sorted(pairs.items()))
-
-
-def _fractions(values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple) or not all(_is_number(value) and 0 < value <= 1 for value in values):
-        raise BudgetSyntaxError(f"warn_at: {values!r} are not fractions of the limit; write (0.8,) for 80 %")
-    return tuple(sorted(map(float, values)))
 
 
 def _is_whole(value: object) -> bool:

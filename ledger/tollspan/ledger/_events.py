@@ -37,7 +37,7 @@ def event_id_for(call_id: bytes, event_type: EventType, sequence: int = 0) -> by
 class Charge:
     """A balance that an event counts in: one budget, one value of its `each` key, one window.
 
-    `amount` is in the unit of the budget: nano-USD, tokens or requests. `window_start` is in epoch seconds, 0 for `total`.
+    `amount` is in the unit of the budget: nano-USD, tokens or requests. `window_start` is in epoch seconds; `total`: 0.
     """
 
     budget: str
@@ -50,7 +50,7 @@ class Charge:
 class LedgerEvent:
     """One event of the append-only ledger.
 
-    Money is Decimal USD, `timestamp` is in epoch seconds (UTC), `timing` in milliseconds (`ttft_ms`, `total_ms`). `usage`
+    Money is Decimal USD, `timestamp` in epoch seconds (UTC), `timing` in milliseconds (`ttft_ms`, `total_ms`). `usage`
     follows the OpenTelemetry meaning: `tokens_in` and `tokens_out` count every token, and `tokens_cache_read`,
     `tokens_cache_write`, `tokens_reasoning` are parts of them. A cost of None means unpriced, and `reason` says why; it
     is never a silent 0. `event_id` and `call_id` are hexadecimal. `offset` is None until the event is stored.

@@ -1,7 +1,6 @@
 """What SQLite and the file system raise, turned into errors that say what to do."""
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,5 +37,5 @@ def _advice(error: Exception, path: Path | None) -> str:
         return "it is a directory: set TOLLSPAN_LEDGER to a file in it"
     if path is not None and "no such" in text:
         return "it is not a tollspan ledger: set TOLLSPAN_LEDGER to another file"
-    folder = path.parent if path is not None else os.getcwd()
+    folder = path.parent if path is not None else Path.cwd()
     return f"make {folder} and the file writable, or set TOLLSPAN_LEDGER to a file that you may write"

@@ -1,8 +1,8 @@
 """An advisory lock on a file beside the ledger.
 
-SQLite's own busy handler sleeps ever longer and looks again, which starved one of four processes for two seconds. Whoever
-wants this lock looks again every 0.2 ms, which is nearly as fair as the kernel's queue; but waiting in that queue has no
-end when the holder is stopped by a debugger. Where there is no flock (Windows) SQLite's handler does the work alone.
+SQLite's own busy handler sleeps ever longer and looks again, which starved one of four processes for two seconds. Who
+wants this lock looks again every 0.2 ms, which is nearly as fair as the kernel's queue; but a wait in that queue has no
+end when the holder is stopped, as by a debugger. Without flock (Windows) SQLite's handler does the work alone.
 """
 
 import os

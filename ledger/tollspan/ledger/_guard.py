@@ -7,7 +7,7 @@ _log = logging.getLogger("tollspan")
 
 
 class InternalErrors:
-    """`with internal_errors:` around our own code on the user's path. BaseExceptions pass: they are never ours to keep."""
+    """`with internal_errors:` around our own code on the user's path. BaseExceptions pass: they are not ours."""
 
     __slots__ = ("count", "raising")
 

@@ -1,4 +1,4 @@
-"""Whether a call fits its budgets, decided as a pure function of the balances; the store runs it inside a transaction."""
+"""Whether a call fits its budgets: a pure function of the balances, which the store runs inside a transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Balance:
 class Demand:
     """What one attempt may use at the most.
 
-    `cost` prices it (None: this call has no price, and no budget in USD matches it). It wants `wanted_output` tokens for
+    `cost` prices it (None: the call has no price, and no budget in USD matches it). It wants `wanted_output` tokens for
     each of `choices` outputs and takes no fewer than `least_output`; the two are equal where the output is not clamped.
     """
 
@@ -107,8 +107,8 @@ def decide(
 ) -> Grant | Refusal:
     """All limits must admit the call, or none is charged.
 
-    An impatient call takes what is free now, down to its least output. A patient one (`on_limit="wait"`) rather waits for
-    the calls in flight than be cut short: it is clamped only by what is spent.
+    An impatient call takes what is free now, down to its least output. A patient one (`on_limit="wait"`) rather waits
+    for the calls in flight than be cut short: it is clamped only by what is spent.
     """
     wanted, least = demand.wanted_output, demand.least_output
     if patient:

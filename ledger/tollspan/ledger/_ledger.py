@@ -2,15 +2,13 @@
 
 import asyncio
 import datetime as dt
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Literal, Self
 
 from . import _queries
-from ._errors import LedgerError
+from ._errors import LedgerError, LedgerUnavailable
 from ._events import LedgerEvent
 from ._figures import (
     DailyModelCost,
@@ -76,14 +74,20 @@ class Ledger:
         self.writer.put(Entry(event))
 
     async def awrite_event(self, event: LedgerEvent, sync: bool = False) -> None:
-        """Enqueue an event; with `sync`, return when it is on disk. Raises LedgerConflict, LedgerUnavailable with `sync`."""
+        """Enqueue an event; with `sync`, return when it is on disk.
+
+        With `sync` it raises LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
+        """
         if sync:
             await self.writer.put_durable(Entry(event), asyncio.get_running_loop()).wait_async()
         else:
             self.write_event(event)
 
     def append(self, event: LedgerEvent) -> int:
-        """Store an event durably and give its offset; an event that is stored already keeps the offset it has."""
+        """Store an event durably and give its offset; an event that is stored already keeps the offset it has.
+
+        Raises LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
+        """
         self.writer.put_durable(Entry(event)).wait()
         rows = self.store.query("SELECT offset FROM event WHERE event_id = ?", (bytes.fromhex(event.event_id),))
         return int(rows[0]["offset"])
@@ -104,7 +108,7 @@ class Ledger:
 
     # ---- reading
 
-    def spend_today(self, *, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
+    def spend_today(self, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
         """USD spent since midnight UTC, estimated spend included, open holds not; of one profile where one is named.
 
         A call counts on the day it began.
@@ -115,23 +119,26 @@ class Ledger:
         key = (LEDGER_BUDGET, f"profile={profile_id}" if profile_id is not None else "", day)
         return float(to_usd(self.balance(key).spent))
 
-    async def aspend_today(self, *, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
+    async def aspend_today(self, scope: Literal["all", "profile"] = "all", profile_id: str | None = None) -> float:
         """As `spend_today`, for tasks."""
-        return await asyncio.to_thread(self.spend_today, scope=scope, profile_id=profile_id)
+        return await asyncio.to_thread(self.spend_today, scope, profile_id)
 
     def balance(self, key: Key) -> Balance:
         """A balance by (budget, scope, window start), as on disk after this process's queue."""
         self.flush()
-        sql = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
-        rows = self.store.query(sql, key)
-        return Balance(*rows[0]) if rows else Balance()
+        return self._stored_balance(key)
 
     def cached_balance(self, key: Key) -> Balance:
-        """A balance as this process last saw it: at most 200 ms behind other processes, and no wait for the disk."""
+        """A balance as this process last saw it: at most 200 ms behind other processes, and no wait for a write.
+
+        Raises LedgerUnavailable, at once where the writer has found it so.
+        """
         known = self.writer.balances.get(key)
-        if known is None:
-            known = self.writer.balances[key] = self.balance(key)
-        return known
+        if known is not None:
+            return known
+        if self.writer.counts.last_error:
+            raise LedgerUnavailable(self.writer.counts.last_error)
+        return self.writer.balances.setdefault(key, self._stored_balance(key))
 
     @property
     def events(self) -> Iterator[LedgerEvent]:
@@ -246,24 +253,25 @@ class Ledger:
         if Path(path).exists():
             raise FileExistsError(f"{path} exists already; a snapshot is never written over something")
         self.flush()
-        with closing(self.store.open_reader()) as source, closing(sqlite3.connect(path)) as target:
-            source.backup(target)
+        self.store.copy_to(Path(path))
 
     def reset(self) -> None:
         """Hide the events so far from `events`, `tail` and `runs`; the log and all balances stay as they are."""
         latest = self.latest_offset()
         with self.writer.store_lock:
-            self.store.connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('hidden_up_to', ?)", (latest,))
+            self.store.hide_up_to(latest)
 
     def settle_dead_owners(self) -> int:
         """Turn the holds of processes that are gone into estimated spend; gives back how many there were."""
-        return settle_dead_owners(self.store, self.writer.store_lock)
+        settled = settle_dead_owners(self.store, self.writer.store_lock)
+        self.writer.balances.clear()
+        return settled
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and close the file; the next use opens it again. Raises LedgerError if events remain."""
         left = self.writer.close(timeout_s)
         with self.writer.store_lock:
-            self.store.close()
+            self.store.retire()
         if left:
             raise LedgerError(f"{left} events could not be written: {self.writer.counts.last_error or 'out of time'}")
 
@@ -271,17 +279,23 @@ class Ledger:
         """As `close`, for tasks."""
         await asyncio.to_thread(self.close, timeout_s)
 
+    def _stored_balance(self, key: Key) -> Balance:
+        sql = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
+        rows = self.store.query(sql, key)
+        return Balance(*rows[0]) if rows else Balance()
+
     def _hidden_up_to(self) -> int:
         rows = self.store.query("SELECT value FROM ledger_fact WHERE name = 'hidden_up_to'")
         return int(rows[0]["value"]) if rows else 0
 
 
 def open_ledger(url: str | None = None, *, settings: Settings | None = None) -> Ledger:
-    """The ledger of a URL (`sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`), or the configured one.
+    """The configured ledger, or that of a URL.
 
-    Raises ConfigurationError for a URL of another kind.
+    A URL is `sqlite:///relative.db`, `sqlite:////absolute.db`, or `sqlite:///:memory:`. Raises ConfigurationError for
+    another kind.
     """
     if settings is None:
-        settings = load_settings(**({"ledger": url} if url else {}))
+        settings = load_settings(ledger=url or None)
     location = settings.ledger.removeprefix("sqlite:///")
     return Ledger(None if location == ":memory:" else location, busy_timeout_ms=settings.busy_timeout_ms)

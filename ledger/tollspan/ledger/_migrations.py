@@ -1,4 +1,4 @@
-"""Numbered migrations of the SQLite ledger. `PRAGMA user_version` tells the version, so an up-to-date file costs one read."""
+"""Numbered migrations of the SQLite ledger. `PRAGMA user_version` tells the version of a file."""
 
 import sqlite3
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Money as whole nano-USD: exact to add, exact to compare, and never a float on its way to the ledger.
 
-1 USD = 10**9 nano-USD, so a signed 64-bit column holds 9.2 billion USD. The cheapest call in common use, an embedding of
-five tokens, costs 100 nano-USD; micro-USD would round it to nothing.
+1 USD = 10**9 nano-USD, so a signed 64-bit column holds 9.2 billion USD. The cheapest call in common use, an embedding
+of five tokens, costs 100 nano-USD; micro-USD would round it to nothing.
 """
 
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation

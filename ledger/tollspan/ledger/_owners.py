@@ -1,7 +1,7 @@
 """Who owns an open hold, and whether that process is still there.
 
-An owner is a file beside the ledger on which its process keeps a lock for as long as it lives. The kernel lets go of the
-lock when the process ends, however it ends; so nobody has to trust a process id, a clock or a time-to-live.
+An owner is a file beside the ledger on which its process keeps a lock for as long as it lives. The kernel lets go of
+the lock when the process ends, however it ends; so nobody has to trust a process id, a clock or a time-to-live.
 """
 
 import os

@@ -127,22 +127,11 @@ def report(
     """
     names = dimensions(by)
     since, until = (instant(at, timezone) for at in (since, until))
-    rows = [
-        ReportRow(
-            group={name: label(name, row[f"g{i}"], timezone) for i, name in enumerate(names)},
-            calls=row["calls"],
-            errors=row["errors"],
-            refused=row["refused"],
-            tokens_in=int(row["tokens_in"]),
-            tokens_out=int(row["tokens_out"]),
-            tokens_cache_read=int(row["tokens_cache_read"]),
-            cost_actual_usd=to_usd(row["actual_nusd"]),
-            cost_estimated_usd=to_usd(row["estimated_nusd"]),
-            unpriced=row["unpriced"],
-        )
-        for row in Selection(by=names, since=since, until=until, timezone=timezone).sums(store)
-    ]
-    return sorted(rows, key=_order)
+    rows = Selection(by=names, since=since, until=until, timezone=timezone).sums(store)
+    times = [f"g{i}" for i, name in enumerate(names) if name in ("day", "hour")]
+    # By the instant and not by its label: an hour that the clock repeats comes after the first one.
+    pairs = [([row[time] or 0 for time in times], _report_row(row, names, timezone)) for row in rows]
+    return [row for _, row in sorted(pairs, key=lambda pair: (pair[0], _dearest_first(pair[1])))]
 
 
 def unpriced(store: SQLiteStore, *, since: float | None) -> list[UnpricedCalls]:
@@ -208,6 +197,20 @@ def _rate(row: Row, name: str) -> float:
     return row[name] / _sent(row) if _sent(row) else 0.0
 
 
-def _order(row: ReportRow) -> tuple[Any, ...]:
-    times = [text or "" for name, text in row.group.items() if name in ("day", "hour")]
-    return (*times, -row.cost_usd, -row.calls, [text or "" for text in row.group.values()])
+def _report_row(row: Row, names: Sequence[str], timezone: str) -> ReportRow:
+    return ReportRow(
+        group={name: label(name, row[f"g{i}"], timezone) for i, name in enumerate(names)},
+        calls=row["calls"],
+        errors=row["errors"],
+        refused=row["refused"],
+        tokens_in=int(row["tokens_in"]),
+        tokens_out=int(row["tokens_out"]),
+        tokens_cache_read=int(row["tokens_cache_read"]),
+        cost_actual_usd=to_usd(row["actual_nusd"]),
+        cost_estimated_usd=to_usd(row["estimated_nusd"]),
+        unpriced=row["unpriced"],
+    )
+
+
+def _dearest_first(row: ReportRow) -> tuple[Any, ...]:
+    return (-row.cost_usd, -row.calls, [text or "" for text in row.group.values()])

@@ -6,7 +6,7 @@ from ._definitions import BudgetDefinition, budgets_from_table, format_limit
 
 
 def dump_definition(definition: BudgetDefinition) -> str:
-    """A definition as JSON text."""
+    """A definition, with its window, as JSON text: all of it, so that `load_definition` gives the same one."""
     window = definition.window
     return orjson.dumps(
         {
@@ -17,6 +17,9 @@ def dump_definition(definition: BudgetDefinition) -> str:
             "each": definition.each,
             "mode": definition.mode,
             "on_limit": definition.on_limit,
+            "max_wait_timeout_s": definition.max_wait_timeout_s,
+            "output_bound": definition.output_bound,
+            "cut_stream": definition.cut_stream,
         }
     ).decode()
 

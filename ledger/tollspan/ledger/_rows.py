@@ -1,5 +1,6 @@
 """Between a LedgerEvent and its row: the only place that knows the columns of the event table."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -57,7 +58,7 @@ def to_row(event: LedgerEvent) -> Row:
     )
 
 
-def from_row(row: Mapping[str, Any]) -> LedgerEvent:
+def from_row(row: sqlite3.Row) -> LedgerEvent:
     """The event of a stored row (`offset` and COLUMNS by name)."""
     cost = orjson.loads(row["cost"])
     return LedgerEvent(
@@ -111,7 +112,13 @@ def charges_from(text: str) -> tuple[Charge, ...]:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode() if value else _EMPTY.get(type(value), "{}")
+    return orjson.dumps(value, default=_plain).decode() if value else _EMPTY.get(type(value), "{}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
 
 
 _EMPTY: dict[type, str] = {list: "[]", tuple: "[]", dict: "{}"}

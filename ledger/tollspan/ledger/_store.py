@@ -30,7 +30,7 @@ LEDGER_BUDGET = ""
 _DAY = Window("day", "UTC")
 _INSERT = (
     f"INSERT INTO event ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
-    "ON CONFLICT (event_id) DO NOTHING"
+    "ON CONFLICT (event_id) DO NOTHING"  # OR IGNORE would pass over missing values too
 )
 _SPEND = COLUMNS.index("spend_nusd")
 
@@ -75,8 +75,10 @@ class Definition:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a committed batch did: an answer for each hold request, the balances it changed, the replays it ignored, and
-    what was wrong with entries (by their index) whose id is stored with different content.
+    """What a committed batch did.
+
+    An answer for each hold request, the balances it changed, how many replays it ignored, and what was wrong with
+    entries (by their index) whose id is stored with different content.
     """
 
     answers: list[Grant | Refusal]
@@ -199,6 +201,12 @@ class SQLiteStore:
             batch.save_balances()
         return Outcome(answers, batch.balances, duplicates, conflicts)
 
+    def foresee(self, holds: Sequence[HoldRequest]) -> list[Grant | Refusal]:
+        """What `write` would answer now, which only a write transaction can promise. Raises LedgerUnavailable."""
+        with explained(self.path):
+            batch = _Batch(self.connection, "")
+            return [batch.answer(request) for request in holds]
+
     def hide_up_to(self, offset: int) -> None:
         """Note that events up to this offset are hidden. Raises LedgerUnavailable."""
         with self._transaction() as connection:
@@ -282,32 +290,35 @@ class _Batch:
                 self._release(entry.release)
         return fresh.count(False), conflicts
 
-    def hold(self, request: HoldRequest) -> Grant | Refusal:
+    def answer(self, request: HoldRequest) -> Grant | Refusal:
+        """Decide on a hold and count it, so that the next request meets what it left, or stands in line behind it."""
         answer = self._decide(request)
         if isinstance(answer, Grant):
-            self._take(request, answer)
+            for charge in hold_charges(request.limits, answer):
+                self._change(charge, held=charge.amount)
         elif answer.busy and request.queued:
             self._in_line.update(limit.key for limit in request.limits)
         return answer
 
-    def _decide(self, request: HoldRequest) -> Grant | Refusal:
-        if request.queued:
-            for limit in request.limits:
-                if limit.key in self._in_line:
-                    needed = request.demand.amount(limit.unit, request.demand.least_output)
-                    return Refusal(limit, self._balance(limit.key), needed, busy=True)
-        balances = [self._balance(limit.key) for limit in request.limits]
-        return decide(request.demand, request.limits, balances, patient=request.patient)
+    def hold(self, request: HoldRequest) -> Grant | Refusal:
+        """Decide on a hold, and store it if granted. Raises LedgerConflict for the id of an earlier hold."""
+        answer = self.answer(request)
+        if isinstance(answer, Grant):
+            fresh, _ = self._insert([to_row(request.describe(answer))])
+            if not fresh[0]:
+                raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
+            text = charges_json(hold_charges(request.limits, answer))
+            self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", (request.hold_id, self._owner, text))
+        return answer
 
-    def _take(self, request: HoldRequest, grant: Grant) -> None:
-        fresh, _ = self._insert([to_row(request.describe(grant))])
-        if not fresh[0]:
-            raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs an id of its own")
-        charges = hold_charges(request.limits, grant)
-        row = (request.hold_id, self._owner, charges_json(charges))
-        self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", row)
-        for charge in charges:
-            self._change(charge, held=charge.amount)
+    def _decide(self, request: HoldRequest) -> Grant | Refusal:
+        demand = request.demand
+        for limit in request.limits if request.queued else ():
+            if limit.key in self._in_line:
+                needed = demand.amount(limit.unit, demand.least_output)
+                return Refusal(limit, self._balance(limit.key), needed, busy=True)
+        balances = [self._balance(limit.key) for limit in request.limits]
+        return decide(demand, request.limits, balances, patient=request.patient)
 
     def save_balances(self) -> None:
         rows = [(*key, b.spent, b.estimated, b.held) for key, b in self.balances.items()]
@@ -369,7 +380,7 @@ def hold_charges(limits: Sequence[Limit], grant: Grant) -> tuple[Charge, ...]:
 
 
 def ledger_charges(event: LedgerEvent, spend: int) -> tuple[Charge, ...]:
-    """The ledger's own balances that a spend counts in: the UTC day in which the call began, for all and its profile."""
+    """The ledger's own balances that a spend counts in: the UTC day in which the call began, of all and its profile."""
     day = _DAY.start(int(event.call_id[:12], 16) / 1000)
     everyone = Charge(budget=LEDGER_BUDGET, scope="", window_start=day, amount=spend)
     if event.profile_id is None:

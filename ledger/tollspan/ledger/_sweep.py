@@ -30,7 +30,7 @@ def at_hold(store: SQLiteStore, hold_id: bytes, reason: str) -> Entry:
 
 
 def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
-    """The commit of a call whose outcome is unknown: its hold, as estimated spend. The same hold gives the same event."""
+    """The commit of a call whose outcome is unknown: its hold as estimated spend. One hold always gives one event."""
     sequence = bytes.fromhex(hold.event_id)[-1]
     event_id = event_id_for(bytes.fromhex(hold.call_id), "commit", sequence).hex()
     return replace(

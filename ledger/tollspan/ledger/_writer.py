@@ -1,22 +1,24 @@
 """The one thread of a process that writes to the ledger.
 
 Producers only enqueue. A batch is written at 100 events or after 200 ms; a hold or a durable event is written at once,
-and while its fsync runs the next ones gather: the disk itself is the batching window. Waiters are woken after the commit.
+and while its fsync runs the next ones gather: the disk itself is the batching window. Waiters wake after the commit.
 """
 
 import asyncio
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
-from ._holds import Balance, Grant, Refusal, decide
+from ._fork import stop_for_forks
+from ._holds import Balance, Grant, Refusal
 from ._store import Definition, Entry, HoldRequest, Key, Outcome, SQLiteStore
+from ._sweep import at_hold
 from ._tickets import Ticket, wake
 
 _log = logging.getLogger("tollspan.ledger")
@@ -30,7 +32,6 @@ _BACKOFF_S = (0.05, 5.0)
 _WATCHED_BALANCES = 4096
 
 Answer = Grant | Refusal
-_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
 
 
 @dataclass(slots=True)
@@ -63,29 +64,29 @@ class Writer:
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
-        self._stop = False
-        self.counts = WriterCounts()
         self._reset()
-        _writers.add(self)
+        stop_for_forks(self)
 
     def _reset(self) -> None:
         self.store_lock = threading.RLock()
+        self.counts = WriterCounts()
         self.balances: dict[Key, Balance] = {}
         self._start_lock = threading.Lock()
         self._queue: deque[_Pending] = deque()
+        self._in_flight = 0
         self._asking: deque[_Waiting] = deque()
         self._waiting: list[_Waiting] = []
         self._deferred: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._urgent = False
+        self._urgent = self._stop = False
         self._thread: threading.Thread | None = None
-        self._data_version: int | None = None
+        self._data_version: tuple[int, int] | None = None
         self._retry_at, self._backoff = 0.0, _BACKOFF_S[0]
 
     @property
     def pending(self) -> int:
         """Events that are not on disk yet."""
-        return len(self._queue)
+        return len(self._queue) + self._in_flight + len(self._deferred)
 
     def put(self, entry: Entry) -> None:
         """Enqueue an event; never blocks. One that settles a hold is written within 10 ms, others within 200 ms."""
@@ -108,6 +109,7 @@ class Writer:
         """Enqueue and write at once; the ticket is answered when it (and all before it) is on disk."""
         ticket: Ticket[None] = Ticket(loop)
         self._queue.append(_Pending(entry, ticket))
+        self._retry_at = 0.0
         self.start()
         self._wake.set()
         return ticket
@@ -115,10 +117,13 @@ class Writer:
     def ask(
         self, request: HoldRequest, *, wait_s: float | None = None, loop: asyncio.AbstractEventLoop | None = None
     ) -> Ticket[Answer]:
-        """Ask for a hold. A refusal is answered at once, or, with `wait_s`, after so many seconds of waiting in line."""
+        """Ask for a hold. A refusal is answered at once, or, with `wait_s`, after so many seconds of waiting in line.
+
+        The ticket raises LedgerUnavailable where the ledger cannot be written within the busy timeout.
+        """
         ticket: Ticket[Answer] = Ticket(loop)
         until = None if wait_s is None else time.monotonic() + wait_s
-        self._asking.append(_Waiting(request, ticket, until))
+        self._asking.append(_Waiting(replace(request, queued=until is not None), ticket, until))
         self.start()
         self._wake.set()
         return ticket
@@ -138,15 +143,27 @@ class Writer:
     def close(self, timeout_s: float) -> int:
         """Write what is queued and end the thread; gives back how many events could not be written in time."""
         self._stop = True
-        if self._queue or self._deferred:
+        if self.pending:
             self.start()
         thread = self._thread
         if thread is not None:
             self._wake.set()
             thread.join(timeout_s)
-            self._thread = None if not thread.is_alive() else thread
         self._stop = False
         return self.pending
+
+    def before_fork(self) -> None:
+        """Finish what is being written, and write nothing until the fork is over."""
+        self.store_lock.acquire()
+        self._store.before_fork()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on; a child starts empty, because what is queued belongs to the parent, which still has it."""
+        self._store.after_fork(in_child=in_child)
+        if in_child:
+            self._reset()
+        else:
+            self.store_lock.release()
 
     def _nudge(self) -> None:
         if not self._wake.is_set():
@@ -163,18 +180,27 @@ class Writer:
                 self._wake.clear()
             try:
                 self._turn()
-            except Exception:  # the thread must outlive any bug of ours, or nothing is written any more
+            except Exception:  # noqa: BLE001 - the thread must outlive any bug of ours, or nothing is written any more
                 _log.exception("the ledger's writer met an error of its own")
                 time.sleep(_BACKOFF_S[0])
-            if self._stop and not (self._queue or self._asking or self._waiting or self._deferred):
+            if self._stop and self._ended():
                 return
-            if self._stop and self.counts.last_error:
-                return
+
+    def _ended(self) -> bool:
+        """Whether all is written, or cannot be, so that the thread ends; whoever enqueues after this starts another."""
+        with self._start_lock:
+            self._thread = None
+            left = self._queue or self._asking or self._waiting or self._deferred
+            if left and not self.counts.last_error:
+                self._thread = threading.current_thread()
+                return False
+        return True
 
     def _turn(self) -> None:
         self._urgent = False
         self._run_deferred()
-        while self._queue or self._asking:
+        # No more than there is now: producers who are never done must not keep those who wait from being served.
+        for _ in range(1 + max(len(self._queue), len(self._asking)) // BATCH):
             if not self._asking and not self._stop and time.monotonic() < self._retry_at:
                 break
             if not self._write_batch():
@@ -187,25 +213,43 @@ class Writer:
         while self._deferred:
             try:
                 self._deferred.popleft()()
-            except Exception:  # one abandoned call must not keep the others from being recorded
+            except Exception:  # noqa: BLE001 - one abandoned call must not keep the others from being recorded
                 _log.exception("settling an abandoned call failed")
 
     def _write_batch(self) -> bool:
-        batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-        asking = self._next_asking()
+        self._in_flight = min(BATCH, len(self._queue))  # before they leave the queue, or a flush could miss them
         try:
-            outcome = self._write(batch, [a.request for a in asking])
-        except LedgerUnavailable as error:
-            self._put_back(batch, asking, error)
-            return False
-        except Exception as error:  # noqa: BLE001 - logged by the one that it concerns
-            self._write_one_by_one(batch, asking, error)
-            return True
-        self._answer(batch, asking, outcome)
+            batch = [self._queue.popleft() for _ in range(self._in_flight)]
+            return self._commit(batch, self._next_asking())
+        finally:
+            self._in_flight = 0
+
+    def _commit(self, batch: list[_Pending], asking: list[_Waiting]) -> bool:
+        """Write and answer. False where the store cannot be written: then the events wait in memory.
+
+        One entry that cannot be stored (a number too large, text that is no text) must not keep back the others: such a
+        batch is halved until that one stands alone.
+        """
+        parts = [(batch, asking)]
+        while parts:
+            batch, asking = parts.pop()
+            try:
+                outcome = self._write(batch, [a.request for a in asking])
+            except LedgerUnavailable as error:
+                left = [(batch, asking), *reversed(parts)]
+                self._put_back([p for b, _ in left for p in b], [a for _, more in left for a in more], error)
+                return False
+            except Exception as error:  # noqa: BLE001 - logged by the one that it concerns
+                if len(batch) + len(asking) == 1:
+                    self._reject(batch, asking, error)
+                else:
+                    parts += reversed(_halves(batch, asking))
+            else:
+                self._answer(batch, asking, outcome)
         return True
 
     def _next_asking(self) -> list[_Waiting]:
-        """Those to decide now; one that is ready to wait stands in line behind others that wait for the same balance."""
+        """Those to decide now; one that is ready to wait stands behind others that wait for the same balance."""
         taken = [self._asking.popleft() for _ in range(min(BATCH, len(self._asking)))]
         in_line = {limit.key for waiting in self._waiting for limit in waiting.request.limits}
         now: list[_Waiting] = []
@@ -245,21 +289,23 @@ class Writer:
         self._answer_holds(asking, outcome.answers)
 
     def _answer_holds(self, asking: Iterable[_Waiting], answers: Iterable[Answer]) -> None:
-        answered: list[Ticket[Answer]] = []
+        answered: list[_Waiting] = []
         for waiting, answer in zip(asking, answers, strict=True):
             if isinstance(answer, Refusal) and answer.busy and waiting.until is not None and not self._stop:
                 if waiting not in self._waiting:
                     self._waiting.append(waiting)
             elif waiting.ticket.answer(answer):
-                answered.append(waiting.ticket)
+                answered.append(waiting)
             elif isinstance(answer, Grant):
                 self._give_back(waiting.request)
-        for ticket in wake(answered):
-            _log.warning("an event loop was closed while %r waited for a hold; its owner's end settles it", ticket)
+        unreachable = wake([waiting.ticket for waiting in answered])  # their event loops are closed
+        for waiting in answered:
+            if waiting.ticket in unreachable and isinstance(waiting.ticket.result(), Grant):
+                self._give_back(waiting.request)
 
     def _give_back(self, request: HoldRequest) -> None:
         """Nobody waits for this hold any more: cancel it before anyone misses the room."""
-        self.put(Entry(request.withdraw(), request.hold_id))
+        self.put(Entry(request.withdraw, request.hold_id))
 
     def _put_back(self, batch: list[_Pending], asking: list[_Waiting], error: LedgerError) -> None:
         if self.counts.last_error is None:
@@ -276,83 +322,44 @@ class Writer:
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
-    def _write_one_by_one(self, batch: list[_Pending], asking: list[_Waiting], error: Exception) -> None:
-        """One entry that cannot be stored (a number too large, text that is no text) must not keep back the others."""
-        if len(batch) + len(asking) > 1:
-            for pending in batch:
-                self._alone([pending], [])
-            for waiting in asking:
-                self._alone([], [waiting])
-            return
+    def _reject(self, batch: list[_Pending], asking: list[_Waiting], error: Exception) -> None:
+        """Leave out the one entry that cannot be stored."""
         self.counts.rejected += 1
         _log.error("an event cannot be stored and was left out: %s: %s", type(error).__name__, error)
-        for pending in batch:
-            if pending.ticket is not None and pending.ticket.answer(None, error):
-                wake([pending.ticket])
         for waiting in asking:
-            if waiting.ticket.answer(None, error):
-                wake([waiting.ticket])
+            waiting.ticket.answer(None, error)
+            wake([waiting.ticket])
+        for pending in batch:
+            if pending.ticket is not None:
+                pending.ticket.answer(None, error)
+                wake([pending.ticket])
+            entry = pending.entry
+            # The call may have been billed, so what it held is spent. An event that is made already was made here.
+            if isinstance(entry, Entry) and entry.release is not None and callable(entry.event):
+                self.defer(partial(self._settle_at_hold, entry.release))
 
-    def _alone(self, batch: list[_Pending], asking: list[_Waiting]) -> None:
-        try:
-            outcome = self._write(batch, [a.request for a in asking])
-        except LedgerUnavailable as error:
-            self._put_back(batch, asking, error)
-        except Exception as error:  # noqa: BLE001 - logged there
-            self._write_one_by_one(batch, asking, error)
-        else:
-            self._answer(batch, asking, outcome)
+    def _settle_at_hold(self, hold_id: bytes) -> None:
+        self.put(at_hold(self._store, hold_id, "its settlement could not be stored"))
 
     def _serve_waiting(self) -> None:
         """Give holds to those in line, first come first served for each balance; answer those who wait in vain."""
-        now, blocked, ready = time.monotonic(), set[Key](), list[_Waiting]()
-        for waiting in self._waiting[:]:
-            keys = {limit.key for limit in waiting.request.limits}
-            late = self._stop or (waiting.until is not None and now >= waiting.until)
-            if waiting.ticket.settled:
-                self._waiting.remove(waiting)
-                continue
-            if late or not keys & blocked:
-                likely = self._likely(waiting.request)
-                if isinstance(likely, Grant) and not keys & blocked:
-                    ready.append(waiting)
-                elif late or (isinstance(likely, Refusal) and not likely.busy):
-                    self._waiting.remove(waiting)
-                    self._refuse(waiting, likely)
-                    continue
-            blocked |= keys
-        if ready:
-            self._grant_ready(ready)
-
-    def _refuse(self, waiting: _Waiting, likely: Answer) -> None:
-        limit = waiting.request.limits[0]
-        refusal = (
-            likely
-            if isinstance(likely, Refusal)
-            else Refusal(limit, self.balances.get(limit.key, Balance()), 0, busy=True)
-        )
-        if waiting.ticket.answer(refusal):
-            wake([waiting.ticket])
-
-    def _likely(self, request: HoldRequest) -> Answer:
-        """What the store would answer now; only a write transaction can promise it."""
-        with self.store_lock:
-            balances = self._store.balances(limit.key for limit in request.limits)
-        now = [balances[limit.key] for limit in request.limits]
-        return decide(request.demand, request.limits, now, patient=request.patient)
-
-    def _grant_ready(self, ready: list[_Waiting]) -> None:
-        for waiting in ready:
-            self._waiting.remove(waiting)
+        self._waiting = [waiting for waiting in self._waiting if not waiting.ticket.settled]
         try:
-            outcome = self._write([], [w.request for w in ready])
+            with self.store_lock:
+                answers = self._store.foresee([waiting.request for waiting in self._waiting])
         except LedgerUnavailable as error:
-            self._put_back([], ready, error)
+            self._put_back([], self._waiting, error)
             return
-        # Another process may have been quicker: who is refused again keeps the place in line.
-        refused = [w for w, a in zip(ready, outcome.answers, strict=True) if isinstance(a, Refusal) and a.busy]
-        self._waiting[:0] = refused
-        self._answer_holds(ready, outcome.answers)
+        now, ready = time.monotonic(), list[_Waiting]()
+        for waiting, answer in zip(self._waiting, answers, strict=True):
+            late = self._stop or (waiting.until is not None and now >= waiting.until)
+            if isinstance(answer, Grant):
+                ready.append(waiting)
+            elif (late or not answer.busy) and waiting.ticket.answer(answer):
+                wake([waiting.ticket])
+        if ready:
+            self._commit([], ready)  # where another process was quicker, they keep their places in line
+        self._waiting = [waiting for waiting in self._waiting if not waiting.ticket.settled]
 
     def _publish(self, balances: dict[Key, Balance]) -> None:
         if len(self.balances) > _WATCHED_BALANCES:
@@ -363,30 +370,15 @@ class Writer:
         """Take over what other processes have committed into the balances that best_effort reads."""
         if not self.balances or self.counts.last_error:
             return
-        with self.store_lock:
+        with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
             version = self._store.data_version()
             if version != self._data_version:
                 self._data_version = version
                 self.balances.update(self._store.balances(list(self.balances)))
 
 
-def _before_fork() -> None:
-    for writer in list(_writers):
-        writer.store_lock.acquire()
-        writer._store.before_fork()  # noqa: SLF001 - fork handling is the writer's own
-
-
-def _after_fork_in_parent() -> None:
-    for writer in list(_writers):
-        writer._store.after_fork(in_child=False)  # noqa: SLF001 - fork handling is the writer's own
-        writer.store_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for writer in list(_writers):
-        writer._store.after_fork(in_child=True)  # noqa: SLF001 - fork handling is the writer's own
-        writer._reset()  # noqa: SLF001 - what is queued belongs to the parent, which still has it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _halves(batch: list[_Pending], asking: list[_Waiting]) -> list[tuple[list[_Pending], list[_Waiting]]]:
+    if batch and asking:
+        return [(batch, []), ([], asking)]
+    half = max(len(batch), len(asking)) // 2
+    return [(batch[:half], asking[:half]), (batch[half:], asking[half:])]

@@ -1,11 +1,12 @@
 """Anthropic's Messages API, as Anthropic and the servers compatible with it speak it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
 
 # Anthropic's guide "Vision": an image is scaled down to at most 4,784 tokens on the newest models, 1,600 on others.
 IMAGE_TOKENS = 5_000
@@ -46,15 +47,11 @@ class _AnthropicMessages:
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""
         asked = bounds.effective(body)
-        tools = bool(asked.get("tools") or asked.get("output_config") or asked.get("output_format"))
-        tokens, endless = bounds.input_bound(asked, "messages", _MEDIA, tools=tools)
-        own_tools = sum(map(_is_client_tool, _listed(asked.get("tools"))))
         return RequestFacts(
+            measure=partial(_input_bound, asked),
             model=sse.text(asked.get("model")),
             stream=bool(asked.get("stream")),
-            input_tokens_bound=tokens + own_tools * CLIENT_TOOL_TOKENS,
             max_output_tokens=sse.count(asked.get("max_tokens")),
-            unbounded=_unbounded(asked) or endless,
             service_tier=_tier(asked),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
         )
@@ -112,6 +109,13 @@ class _AnthropicMessages:
 
 
 ANTHROPIC_MESSAGES = _AnthropicMessages()
+
+
+def _input_bound(asked: Mapping[str, Any]) -> InputBound:
+    tools = bool(asked.get("tools") or asked.get("output_config") or asked.get("output_format"))
+    tokens, endless = bounds.input_bound(asked, "messages", _MEDIA, tools=tools)
+    own_tools = sum(map(_is_client_tool, _listed(asked.get("tools"))))
+    return tokens + own_tools * CLIENT_TOOL_TOKENS, _unbounded(asked) or endless
 
 
 def _facts(message: Mapping[str, Any], usage: object, stop_reason: object) -> ResponseFacts:

@@ -1,29 +1,46 @@
 """What a reader tells of a request and of its answer, in the same words for every API flavour."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 
+InputBound = tuple[int, str | None]
+"""Input tokens at the most, and why a request's cost has no bound all the same, or None."""
+
 
 @dataclass(slots=True, kw_only=True)
 class RequestFacts:
-    """A request as admission and the span need it; nothing of its content is kept.
+    """A request as admission and the span need it; nothing of its content is kept beyond its call.
 
-    `input_tokens_bound` is an upper bound on the billed input tokens of one attempt. `max_output_tokens` is the caller's
-    explicit maximum for each choice, or None. `choices` is how many outputs each attempt may bill. `unbounded` says why
-    the cost of this request has no bound that can be computed here (hosted tools, state held by the server, remote
-    media), or None. `attributes` are request attributes of the OpenTelemetry GenAI conventions.
+    `max_output_tokens` is the caller's explicit maximum for each choice, or None. `choices` is how many outputs each
+    attempt may bill. `attributes` are request attributes of the OpenTelemetry GenAI conventions. `measure` walks the
+    whole request, which only a budget or an estimate needs: it is called when one of its two answers is asked for.
     """
 
+    measure: Callable[[], InputBound]
     model: str | None = None
     stream: bool = False
-    input_tokens_bound: int = 0
     max_output_tokens: int | None = None
     choices: int = 1
-    unbounded: str | None = None
     service_tier: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    _measured: InputBound | None = field(default=None, init=False)
+
+    @property
+    def input_tokens_bound(self) -> int:
+        """An upper bound on the billed input tokens of one attempt."""
+        return self._bound()[0]
+
+    @property
+    def unbounded(self) -> str | None:
+        """Why the cost has no bound that can be computed here (hosted tools, state of the server, remote media)."""
+        return self._bound()[1]
+
+    def _bound(self) -> InputBound:
+        if self._measured is None:
+            self._measured = self.measure()
+        return self._measured
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,9 +48,9 @@ class ResponseFacts:
     """An answer as the ledger and the span need it.
 
     `usage` is in tollspan's token meaning (every token inside `tokens_in` and `tokens_out`), or None where the answer
-    carried none: None is unknown, 0 is zero. `cost_usd` is a cost that the wire itself stated. `complete` is False for a
-    stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and tool
-    arguments seen so far; it is only filled in where a stream ended without usage.
+    carried none: None is unknown, 0 is zero. `cost_usd` is a cost that the wire itself stated. `complete` is False for
+    a stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and
+    tool arguments seen so far; it is only filled in where a stream ended without usage.
     """
 
     model: str | None = None
@@ -69,7 +86,7 @@ class Reader(Protocol):
         ...
 
     def stream(self, received: bytes) -> ResponseFacts:
-        """Facts of a stream, from the bytes received of it (whole, cut anywhere, or with a part of its middle left out)."""
+        """Facts of a stream, from the bytes received of it (whole, cut anywhere, or without some of its middle)."""
         ...
 
     def is_complete(self, tail: bytes) -> bool:

@@ -4,12 +4,12 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
@@ -89,15 +89,12 @@ class OpenAIChat:
         """See `Reader.request`."""
         asked = bounds.effective(body)
         model = sse.text(asked.get("model"))
-        tools = bool(asked.get("tools") or asked.get("functions") or asked.get("response_format"))
-        tokens, endless = bounds.input_bound(asked, "messages", MEDIA, tools=tools)
         return RequestFacts(
+            measure=partial(_input_bound, asked, model),
             model=model,
             stream=bool(asked.get("stream")),
-            input_tokens_bound=tokens + (GROK_TOKENS if model and "grok" in model else 0),
             max_output_tokens=_limit(asked),
             choices=sse.count(asked.get("n")) or 1,
-            unbounded=_unbounded(asked, model) or endless,
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
         )
@@ -147,6 +144,13 @@ class OpenAIChat:
 
 
 OPENAI_CHAT = OpenAIChat()
+
+
+def _input_bound(asked: Mapping[str, Any], model: str | None) -> InputBound:
+    tools = bool(asked.get("tools") or asked.get("functions") or asked.get("response_format"))
+    tokens, endless = bounds.input_bound(asked, "messages", MEDIA, tools=tools)
+    hidden = GROK_TOKENS if model and "grok" in model else 0
+    return tokens + hidden, _unbounded(asked, model) or endless
 
 
 def _limit(asked: Mapping[str, Any]) -> int | None:

@@ -1,6 +1,7 @@
 """OpenAI's embeddings: input tokens only."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
@@ -20,15 +21,13 @@ class _OpenAIEmbeddings(OpenAIChat):
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`. There is no output to bound."""
         asked = bounds.effective(body)
-        tokens, unbounded = bounds.input_bound(asked, "input", {}, tools=False)
         attributes = {}
         if dimensions := sse.count(asked.get("dimensions")):
             attributes["gen_ai.embeddings.dimension.count"] = dimensions
         return RequestFacts(
+            measure=partial(bounds.input_bound, asked, "input", {}, tools=False),
             model=sse.text(asked.get("model")),
-            input_tokens_bound=tokens,
             max_output_tokens=0,
-            unbounded=unbounded,
             attributes=attributes,
         )
 

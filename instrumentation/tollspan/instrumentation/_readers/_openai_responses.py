@@ -1,11 +1,12 @@
 """OpenAI's Responses API."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
 from tollspan.instrumentation._readers._openai_chat import MEDIA as CHAT_MEDIA
 from tollspan.instrumentation._readers._openai_chat import cost_of, file_bound, image_tokens
 
@@ -55,14 +56,11 @@ class _OpenAIResponses:
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""
         asked = bounds.effective(body)
-        tools = bool(asked.get("tools") or asked.get("text") or asked.get("text_format"))
-        tokens, endless = bounds.input_bound(asked, "input", _MEDIA, tools=tools)
         return RequestFacts(
+            measure=partial(_input_bound, asked),
             model=sse.text(asked.get("model")),
             stream=bool(asked.get("stream")),
-            input_tokens_bound=tokens,
             max_output_tokens=sse.count(asked.get("max_output_tokens")),
-            unbounded=_unbounded(asked) or endless,
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
         )
@@ -104,6 +102,12 @@ class _OpenAIResponses:
 
 
 OPENAI_RESPONSES = _OpenAIResponses()
+
+
+def _input_bound(asked: Mapping[str, Any]) -> InputBound:
+    tools = bool(asked.get("tools") or asked.get("text") or asked.get("text_format"))
+    tokens, endless = bounds.input_bound(asked, "input", _MEDIA, tools=tools)
+    return tokens, _unbounded(asked) or endless
 
 
 def _facts(answer: Mapping[str, Any]) -> ResponseFacts:

@@ -1,0 +1,5 @@
+"""The command line: `tollspan`, or `python -m tollspan.console`."""
+
+from ._cli import main
+
+__all__ = ["main"]

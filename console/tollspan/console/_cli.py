@@ -1,0 +1,187 @@
+"""The commands of `tollspan` and their options; what a command does stands in a module of its own.
+
+Those are imported when their command runs, so that `tollspan path` inside a shell script costs little. Exit status: 0
+fine, 1 a problem was found, 2 wrong use, wrong configuration, or a ledger that cannot be read.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON; costs are texts, exact, in USD.")
+_zone = click.option(
+    "--tz", metavar="ZONE", help="IANA time zone of days and times. Default: the setting `timezone`, UTC."
+)
+_INSTANTS = "Instants: 2026-11-01, 2026-11-01T12:00, 30m, 24h, 7d, 2w (so long ago), today, yesterday, now."
+
+
+class Failure(click.ClickException):
+    """An error for people: one sentence on stderr, and exit status 2."""
+
+    exit_code = 2
+
+
+class _Group(click.Group):
+    """The group, which turns the errors that the ledger room explains into failures without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if not _is_explained(error):
+                raise
+            raise Failure(str(error)) from error
+
+
+def _is_explained(error: Exception) -> bool:
+    from tollspan.ledger import (  # noqa: PLC0415 - imported by now: it raised the error
+        BudgetSyntaxError,
+        ConfigurationError,
+        LedgerError,
+        PriceFileError,
+        QueryError,
+    )
+
+    return isinstance(error, (BudgetSyntaxError, ConfigurationError, LedgerError, PriceFileError, QueryError))
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Without a command: `tollspan today`.",
+)
+@click.option("--ledger", "url", metavar="URL", help="The ledger, as in TOLLSPAN_LEDGER: sqlite:///path, or a path.db.")
+@click.version_option(package_name="tollspan")
+@click.pass_context
+def cli(ctx: click.Context, url: str | None) -> None:
+    """Show what LLM calls cost: spend, budgets and the ledger of every call."""
+    ctx.obj = url
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(today)
+
+
+@cli.command()
+@_zone
+@_json
+@click.pass_obj
+def today(url: str | None, tz: str | None, as_json: bool) -> None:
+    """Show what was spent today."""
+    from ._today import show  # noqa: PLC0415 - see the module's docstring
+
+    show(url, tz, as_json=as_json)
+
+
+@cli.command(epilog=_INSTANTS)
+@click.option(
+    "--by",
+    default="model",
+    metavar="NAMES",
+    show_default=True,
+    help="One or more of model, provider, operation, user, profile, session, run, day, hour, status, tag:<name>.",
+)
+@click.option("--since", metavar="INSTANT", help="Calls that began at or after it. Default: all.")
+@click.option("--until", metavar="INSTANT", help="Calls that began before it. Default: all.")
+@_zone
+@_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; costs are exact, in USD.")
+@click.pass_obj
+def report(url: str | None, /, **options: Any) -> None:
+    """Show calls, tokens and cost, grouped."""
+    from ._report import show  # noqa: PLC0415 - see the module's docstring
+
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other")
+    show(url, **options)
+
+
+@cli.command()
+@click.option("--from", "offset", type=click.IntRange(min=0), help="Begin after this offset; 0 is the first event.")
+@click.option("--last", type=click.IntRange(min=0), help="Begin with the last N events. Default: 10, or --limit.")
+@click.option("--limit", type=click.IntRange(min=0), help="End after N events.")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for events to come, until Ctrl-C.")
+@_zone
+@_json
+@click.pass_obj
+def tail(url: str | None, /, **options: Any) -> None:
+    """Show events as they come, one on a line, from all processes that write to the ledger.
+
+    A cost with ~ is estimated. The total is that of the events shown.
+    """
+    from ._tail import show  # noqa: PLC0415 - see the module's docstring
+
+    if options["offset"] is not None and options["last"] is not None:
+        raise click.UsageError("--from and --last exclude each other")
+    show(url, **options)
+
+
+@cli.group()
+def budget() -> None:
+    """Show budgets."""
+
+
+@budget.command()
+@_json
+@click.pass_obj
+@click.pass_context
+def status(ctx: click.Context, url: str | None, as_json: bool) -> None:
+    """Show every budget in its current window; exit status 1 when one is over its limit."""
+    from ._budgets import show  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(show(url, as_json=as_json))
+
+
+@cli.command()
+@click.option("--verify", is_flag=True, help="Count all balances anew from the log, and compare.")
+@_json
+@click.pass_obj
+@click.pass_context
+def doctor(ctx: click.Context, url: str | None, verify: bool, as_json: bool) -> None:
+    """Look for problems: settings, ledger, prices, SDKs; exit status 1 when there is one.
+
+    Holds that ended processes have left are settled on the way.
+    """
+    from ._doctor import show  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(show(url, verify=verify, as_json=as_json))
+
+
+@cli.command()
+@_json
+@click.pass_obj
+def path(url: str | None, as_json: bool) -> None:
+    """Print where the ledger is, whether it exists or not: `datasette $(tollspan path)`."""
+    from ._ledgers import ledger_path, settings_for  # noqa: PLC0415 - see the module's docstring
+
+    found = ledger_path(settings_for(url))
+    if as_json:
+        import json  # noqa: PLC0415 - only here
+
+        click.echo(json.dumps({"path": str(found) if found else None, "exists": bool(found and found.is_file())}))
+    else:
+        click.echo(found or ":memory:")
+
+
+@cli.command()
+@click.option("--real", is_flag=True, help="Make a tiny call to each vendor whose key is set, after asking.")
+@click.option("--keep", is_flag=True, help="Keep the demo's ledger, and tell where it is.")
+@_json
+@click.pass_context
+def demo(ctx: click.Context, real: bool, keep: bool, as_json: bool) -> None:
+    """Show all of it in a minute: local providers, made-up calls, a ledger of its own."""
+    from ._demo import run_demo  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(run_demo(real=real, as_json=as_json, keep=keep))
+
+
+def main() -> None:
+    """Run the command line; the entry point of `tollspan`."""
+    for stream in (sys.stdout, sys.stderr):
+        # The name of a model may hold what the terminal's encoding does not have.
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    cli(prog_name="tollspan")

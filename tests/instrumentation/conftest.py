@@ -1,0 +1,109 @@
+"""A ledger and a tracer of its own for each test, and one local provider for each module."""
+
+import contextlib
+import os
+import time
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tollspan.console._provider import Answer, LocalProvider
+from tollspan.exporter import pipeline, use_pipeline
+from tollspan.instrumentation import instrument, uncovered, uninstrument
+from tollspan.ledger import internal_errors
+
+
+@pytest.fixture(scope="module")
+def provider():
+    """A provider whose answers have 40 output tokens, in 8 chunks where they are streamed."""
+    with LocalProvider(answer=lambda _: Answer(input_tokens=1_000, output_tokens=40)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def ledger_path(tmp_path, monkeypatch):
+    """A ledger that nobody else has, no setting from outside, and our own bugs raised instead of swallowed."""
+    for name in os.environ:
+        if name.startswith("TOLLSPAN_"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "ledger.db"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOLLSPAN_LEDGER", f"sqlite:///{path}")
+    monkeypatch.setattr(internal_errors, "raising", True)
+    monkeypatch.setattr(internal_errors, "count", 0)
+    _renew()
+    yield path
+    _renew()
+
+
+def _renew():
+    uninstrument()
+    old = use_pipeline(None)
+    if old is not None:
+        old.close()
+    uncovered.clear()
+
+
+class Seen:
+    """What tollspan has made of the calls so far: spans, and events of the ledger."""
+
+    def __init__(self, spans):
+        self._spans = spans
+
+    @property
+    def spans(self):
+        """The ended spans of tollspan."""
+        ours = "tollspan.instrumentation"
+        return [span for span in self._spans.get_finished_spans() if span.instrumentation_scope.name == ours]
+
+    @property
+    def events(self):
+        """All events, once those of abandoned streams are settled too."""
+        line = pipeline()
+        until = time.monotonic() + 5
+        while line.ledger.writer._deferred and time.monotonic() < until:
+            time.sleep(0.01)
+        return list(line.ledger.events)
+
+    def of(self, *kinds):
+        """The events of these types."""
+        return [event for event in self.events if event.event_type in kinds]
+
+    @property
+    def end(self):
+        """The one event that ends the one call."""
+        (event,) = self.of("commit", "cancel")
+        return event
+
+    @property
+    def open_holds(self):
+        """How many holds are not settled."""
+        assert self.events is not None
+        return pipeline().ledger.open_holds().calls
+
+
+@pytest.fixture
+def instrumented():
+    """Instruments while its block runs, with a TracerProvider of its own."""
+
+    @contextlib.contextmanager
+    def block(sampler=None):
+        exporter = InMemorySpanExporter()
+        tracing = TracerProvider(sampler=sampler)
+        tracing.add_span_processor(SimpleSpanProcessor(exporter))
+        instrument(tracing)
+        try:
+            yield Seen(exporter)
+        finally:
+            uninstrument()
+
+    return block
+
+
+@pytest.fixture
+def seen(instrumented):
+    """Instruments for the whole test."""
+    with instrumented() as found:
+        yield found

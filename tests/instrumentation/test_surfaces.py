@@ -1,0 +1,62 @@
+"""Every surface of the SDKs gives what it gives without us, and is recorded once: on one span and as one commit."""
+
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
+from sdk_calls import KINDS, MODELS, RATES, SURFACES, call, shown
+
+from tollspan.instrumentation import uncovered
+
+
+@KINDS
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name.replace(" ", "-"))
+def test_surface(provider, instrumented, surface, asynchronous):
+    """The result is as without us; one commit has what the provider billed; one span says the same."""
+    bare = call(provider, surface, asynchronous=asynchronous)
+    with instrumented() as seen:
+        result = call(provider, surface, asynchronous=asynchronous)
+        event, (span,) = seen.end, seen.spans
+    assert shown(result) == shown(bare)
+    assert len(seen.events) == 1
+    assert not uncovered
+    _check_event(event, surface, provider.billed[-1])
+    _check_span(span, event, surface)
+
+
+def _check_event(event, surface, bill):
+    rate_in, rate_out = RATES[surface.sdk]
+    assert (event.event_type, event.status, event.http_status, event.attempts) == ("commit", "ok", 200, 1)
+    assert event.usage == {"tokens_in": bill.input_tokens, "tokens_out": bill.output_tokens}
+    assert event.cost_actual_usd * 10**9 == rate_in * bill.input_tokens + rate_out * bill.output_tokens
+    assert (event.provider, event.model, event.operation) == (surface.sdk, MODELS[surface.sdk], "chat")
+    assert (event.estimated, event.reason, event.error_type, event.cost_source) == (False, None, None, event.cost_source)
+    assert event.cost_source not in (None, "unpriced", "estimate")
+    assert set(event.timing) == ({"total_ms", "ttft_ms"} if surface.streams else {"total_ms"})
+    assert 0 < event.timing.get("ttft_ms", event.timing["total_ms"]) <= event.timing["total_ms"]
+
+
+def _check_span(span, event, surface):
+    found, model = dict(span.attributes), MODELS[surface.sdk]
+    assert (span.name, span.kind, span.status.status_code) == (f"chat {model}", SpanKind.CLIENT, StatusCode.UNSET)
+    assert {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": surface.sdk,
+        "gen_ai.request.model": model,
+        "gen_ai.response.model": model,
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.usage.input_tokens": 1_000,
+        "gen_ai.usage.output_tokens": event.usage["tokens_out"],
+        "gen_ai.usage.cost.amount": float(event.cost_actual_usd),
+        "gen_ai.usage.cost.currency": "USD",
+        "gen_ai.usage.cost.source": "local",
+        "server.address": "127.0.0.1",
+        "tollspan.event_id": event.event_id,
+    }.items() <= found.items()
+    assert found["gen_ai.response.id"]
+    assert len(found["gen_ai.response.finish_reasons"]) == 1
+    assert ("gen_ai.response.time_to_first_chunk" in found) == surface.streams
+    assert found.get("gen_ai.response.time_to_first_chunk", 0) * 1000 == pytest.approx(
+        event.timing.get("ttft_ms", 0), abs=0.001
+    )
+    assert not {key for key in found if key.startswith("tollspan.cost") or key == "error.type"}
+    context = span.get_span_context()
+    assert (event.trace_id, event.span_id) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")

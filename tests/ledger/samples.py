@@ -1,0 +1,60 @@
+"""Events and holds for the tests of the ledger; the scripts that they run in other processes use them too."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tollspan.ledger import Demand, Entry, Grant, HoldRequest, LedgerEvent, Limit, event_id_for, new_call_id
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A cost in nano-USD: so much for the input, so much for each output token."""
+
+    fixed: int
+    per_token: int
+
+    def nano(self, output_tokens):
+        return self.fixed + self.per_token * output_tokens
+
+    def affordable_tokens(self, nano):
+        if not self.per_token:
+            return 1 << 62 if nano >= self.fixed else -1
+        return (nano - self.fixed) // self.per_token
+
+
+def commit(usd="0.01", **fields):
+    """A commit that cost so much; None is unpriced."""
+    return LedgerEvent(event_type="commit", cost_actual_usd=None if usd is None else Decimal(usd), **fields)
+
+
+def requests_limit(limit, budget="b"):
+    """A limit in requests, of the window `total`."""
+    return Limit(budget, "", 0, "requests", limit)
+
+
+def tokens_limit(limit, budget="b"):
+    """A limit in tokens, of the window `total`."""
+    return Limit(budget, "", 0, "tokens", limit)
+
+
+def a_request(*limits, tokens=0, call_id=None, patient=False):
+    """A hold of one request, and of so many tokens that cannot be clamped, in each of the limits."""
+    call_id = call_id or new_call_id()
+    ids = {"call_id": call_id.hex(), "run_id": f"run-{call_id.hex()}"}
+
+    def describe(grant: Grant):
+        return LedgerEvent(event_type="precheck_hold", cost_est_usd=Decimal("0.5"), **ids)
+
+    def withdraw():
+        event_id = event_id_for(call_id, "cancel", 1).hex()
+        return LedgerEvent(event_type="cancel", event_id=event_id, status="cancelled", **ids)
+
+    demand = Demand(None, 0, tokens, tokens)
+    hold_id = event_id_for(call_id, "precheck_hold")
+    return HoldRequest(hold_id, demand, limits, describe, withdraw, patient)
+
+
+def cancel_of(request):
+    """What gives a hold back."""
+    call_id = request.hold_id[:-2]
+    return Entry(LedgerEvent(event_type="cancel", call_id=call_id.hex()), request.hold_id)
