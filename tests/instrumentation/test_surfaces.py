@@ -43,7 +43,7 @@ def _check_span(span, event, surface):
         "gen_ai.request.model": model,
         "gen_ai.response.model": model,
         "gen_ai.request.max_tokens": 100,
-        "gen_ai.usage.input_tokens": 1_000,
+        "gen_ai.usage.input_tokens": event.usage["tokens_in"],
         "gen_ai.usage.output_tokens": event.usage["tokens_out"],
         "gen_ai.usage.cost.amount": float(event.cost_actual_usd),
         "gen_ai.usage.cost.currency": "USD",

@@ -1,5 +1,7 @@
 """Events and holds for the tests of the ledger; the scripts that they run in other processes use them too."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -22,9 +24,23 @@ class Linear:
         return (nano - self.fixed) // self.per_token
 
 
+def until(condition, timeout_s=5.0):
+    """Wait for what another thread or process is about to do."""
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen"
+        time.sleep(0.001)
+
+
+def in_threads(*targets, timeout_s=20):
+    """Run each in a thread of its own, all at once; gives back what they return, and raises what one of them raises."""
+    with ThreadPoolExecutor(len(targets)) as pool:
+        return [running.result(timeout_s) for running in [pool.submit(target) for target in targets]]
+
+
 def commit(usd="0.01", **fields):
     """A commit that cost so much; None is unpriced."""
-    return LedgerEvent(event_type="commit", cost_actual_usd=None if usd is None else Decimal(usd), **fields)
+    return LedgerEvent(**{"event_type": "commit", "cost_actual_usd": usd and Decimal(usd), **fields})
 
 
 def requests_limit(limit, budget="b"):

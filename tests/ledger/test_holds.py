@@ -65,7 +65,7 @@ def test_a_patient_grant_is_cut_by_what_is_spent_and_never_by_what_is_held(deman
 
 @given(demands(), tills(), st.booleans())
 def test_a_refusal_says_truly_whether_waiting_helps(demand, till, patient):
-    """A refusal is `busy` exactly if the call would fit once what is held were given back; it names a limit too small."""
+    """A refusal is `busy` exactly if the call would fit once all holds are back, and it names a limit too small."""
     answer = decide(demand, *till, patient=patient)
     if not isinstance(answer, Grant):
         assert answer.busy == fits(demand, demand.least_output, *till, settled=True)

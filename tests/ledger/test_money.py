@@ -58,7 +58,7 @@ def test_what_is_no_amount_is_refused(convert, amount, why):
         (1_234_560_000_000, "$1234.56"),
         (25_000_000, "$0.0250"),
         (100_000, "$0.0001"),
-        (100, "$0.000000100"),
+        (100, "$0.0000001"),
     ],
 )
 def test_small_amounts_keep_the_decimals_that_tell_them_from_zero(nano, text):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import a_request, cancel_of, commit, requests_limit, tokens_limit
+from samples import a_request, cancel_of, commit, in_threads, requests_limit, tokens_limit
 
 from tollspan.ledger import (
     LEDGER_BUDGET,
@@ -112,7 +112,8 @@ def test_the_same_id_with_other_content_is_reported_and_not_stored(store):
     event = commit("1", model="a")
     store.write([Entry(event)])
     outcome = store.write([Entry(commit("1")), Entry(replace(event, model="b", cost_actual_usd=Decimal(2)))])
-    assert outcome.conflicts == {1: f"event {event.event_id} is stored with another model, cost_actual_nusd, spend_nusd"}
+    differs = "model, cost_actual_nusd, spend_nusd"
+    assert outcome.conflicts == {1: f"event {event.event_id} is stored with another {differs}"}
     assert store.query("SELECT sum(spend_nusd) FROM event")[0][0] == 2 * 10**9
     assert {key[0]: balance.spent for key, balance in outcome.balances.items()} == {LEDGER_BUDGET: 2 * 10**9}
 
@@ -138,7 +139,8 @@ def test_a_batch_is_one_durable_transaction(store):
     definitions = [Definition("b", "{}", 1.0)]
     store.write([Entry(commit()) for _ in range(100)], [a_request(requests_limit(5)) for _ in range(5)], definitions)
     assert [s for s in seen if s in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")] == ["BEGIN IMMEDIATE", "COMMIT"]
-    assert [store.connection.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")] == ["wal", 2]
+    kept = [store.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert kept == ["wal", 2]  # 2: FULL
 
 
 def test_a_batch_that_fails_leaves_nothing(store):
@@ -260,8 +262,8 @@ def test_a_file_that_is_moved_away_is_made_anew(store):
     store.write([Entry(commit())])
     with store.path.open("r+b") as file:
         file.write(b"x" * 4096)
+    store.close()
     with pytest.raises(LedgerUnavailable, match="damaged"):
-        store.close()
         store.write([Entry(commit())])
     for path in store.path.parent.glob("store.db*"):
         path.rename(path.with_name("old-" + path.name))
@@ -280,7 +282,7 @@ def test_a_locked_ledger_is_an_error_within_the_busy_timeout(store, how):
         lock = FileLock(store.path.with_name("store.db-lock"))
         other.execute("BEGIN EXCLUSIVE") if how == "by SQLite" else lock.try_acquire()
         began = time.monotonic()
-        with pytest.raises(LedgerUnavailable, match="locked.*TOLLSPAN_BUSY_TIMEOUT_MS"):
+        with pytest.raises(LedgerUnavailable, match=r"locked.*TOLLSPAN_BUSY_TIMEOUT_MS"):
             store.write([Entry(commit())])
         assert 0.1 < time.monotonic() - began < 1
         lock.release()
@@ -290,33 +292,24 @@ def test_a_locked_ledger_is_an_error_within_the_busy_timeout(store, how):
 
 def test_many_may_open_a_new_file_at_once(tmp_path):
     """The first connections to a file that is not there yet agree on one schema."""
-    stores = [SQLiteStore(tmp_path / "new.db") for _ in range(8)]
-    start, errors = threading.Barrier(8), []
-
-    def use(store):
-        start.wait()
-        try:
-            store.write([Entry(commit())])
-        except Exception as error:
-            errors.append(error)
-
-    run([lambda s=s: use(s) for s in stores])
-    assert errors == []
+    stores, start = [SQLiteStore(tmp_path / "new.db") for _ in range(8)], threading.Barrier(8)
+    in_threads(*[lambda s=store: (start.wait(), s.write([Entry(commit())])) for store in stores])
     assert len(rows(stores[0])) == 8
+    for store in stores:
+        store.close()
 
 
 def test_one_store_may_be_opened_by_many_threads_at_once(tmp_path):
     """Threads that read from a store which nobody has opened yet open it once, and close it while others read."""
-    store = SQLiteStore(tmp_path / "new.db")
-    counts, start = [], threading.Barrier(8)
+    store, start = SQLiteStore(tmp_path / "new.db"), threading.Barrier(8)
 
     def read():
         start.wait()
-        for _ in range(50):
-            counts.append(store.query("SELECT count(*) FROM event")[0][0])
+        return [store.query("SELECT count(*) FROM event")[0][0] for _ in range(50)]
 
-    run([*[read] * 7, lambda: (start.wait(), [store.close() for _ in range(20)])])
-    assert counts == [0] * 350
+    counts = in_threads(*[read] * 7, lambda: (start.wait(), [store.close() for _ in range(20)]))[:7]
+    assert counts == [[0] * 50] * 7
+    store.close()
 
 
 def test_a_ledger_in_memory_can_be_read_while_it_is_written(tmp_path):
@@ -336,25 +329,5 @@ def test_a_ledger_in_memory_can_be_read_while_it_is_written(tmp_path):
         assert seen == sorted(seen)
 
     store.write()
-    run([write, read, read, lambda: [store.copy_to(tmp_path / f"copy-{i}.db") for i in range(3)]])
+    in_threads(write, read, read, lambda: [store.copy_to(tmp_path / f"copy-{i}.db") for i in range(3)])
     assert len(rows(store)) == 200
-
-
-def run(targets):
-    """Run each in a thread; what one raises is raised here."""
-    errors = []
-
-    def guarded(target):
-        try:
-            target()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(target,)) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    if errors:
-        raise errors[0]
-    assert not any(thread.is_alive() for thread in threads)

@@ -178,8 +178,8 @@ def _steps(asks: _Attempt) -> Steps:
         if not matches:
             return Admission()
         asks.record.limits = tuple(m.limit for m in _balances(matches))
-        checked = _balances(m for m in matches if m.definition.on_limit != "warn")
-        strict = any(m.definition.mode == "strict" for m in checked)
+        enforced = [m for m in matches if m.definition.on_limit != "warn"]
+        strict, checked = any(m.definition.mode == "strict" for m in enforced), _balances(enforced)
         with _fails_closed() if strict else nullcontext():
             remember(line.ledger.writer, [m.definition for m in matches])
             if strict:

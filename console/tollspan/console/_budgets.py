@@ -118,7 +118,9 @@ def _title(budget: Standing) -> str:
     zone = window.timezone
     reset = "never resets" if budget.reset_at is None else f"resets {shown(budget.reset_at, zone)} {zone}"
     limit = f"{_amount(definition.limit, definition.unit)} / {window.kind}"
-    parts = [f"{plain(definition.name)}: {limit}", definition.mode, reset]
+    # Budgets from the environment are named by their own limit.
+    named = definition.name.startswith("env: ")
+    parts = [plain(definition.name) if named else f"{plain(definition.name)}: {limit}", definition.mode, reset]
     if budget.seen is not None and budget.seen < time.time() - _DAY_S:
         parts.append(f"last used {shown(budget.seen, zone, form='%Y-%m-%d')}")
     return ", ".join(parts)

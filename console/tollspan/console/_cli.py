@@ -55,7 +55,7 @@ def _is_explained(error: Exception) -> bool:
     epilog="Without a command: `tollspan today`.",
 )
 @click.option("--ledger", "url", metavar="URL", help="The ledger, as in TOLLSPAN_LEDGER: sqlite:///path, or a path.db.")
-@click.version_option(package_name="tollspan")
+@click.version_option(package_name="tollspan", prog_name="tollspan")
 @click.pass_context
 def cli(ctx: click.Context, url: str | None) -> None:
     """Show what LLM calls cost: spend, budgets and the ledger of every call."""

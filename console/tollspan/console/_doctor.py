@@ -137,7 +137,8 @@ def _writable(ledger: Ledger) -> Finding:
             ledger.store.connection.execute("BEGIN IMMEDIATE")
             ledger.store.connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
-        return Finding("ledger", "problem", f"it cannot be written: {error}", "make the file and its folder writable")
+        advice = "make the file and its folder writable, or close the program that keeps it locked"
+        return Finding("ledger", "problem", f"it cannot be written: {error}", advice)
     return Finding("ledger", "ok", "writable")
 
 

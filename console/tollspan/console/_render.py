@@ -26,10 +26,10 @@ _LEAST_LABEL = 10
 _COMPACT = ((1_000_000_000, "B"), (1_000_000, "M"), (10_000, "k"))
 
 
-def console() -> Console:
-    """Where tables and lines go: stdout, at most as wide as the terminal, 80 columns where there is none."""
+def console(width: int | None = None) -> Console:
+    """Where tables and lines go: stdout, as wide as the terminal, or 80 columns where there is none."""
     colours: Any = None if os.environ.get("NO_COLOR") else "auto"
-    return Console(color_system=colours, highlight=False, markup=False, emoji=False)
+    return Console(width=width, color_system=colours, highlight=False, markup=False, emoji=False)
 
 
 def print_json(data: Any) -> None:
@@ -88,8 +88,8 @@ class Numbers:
 def print_table(labels: Mapping[str, Sequence[str]], numbers: Sequence[Numbers], *, total: bool = False) -> None:
     """Print columns of labels, which fold where they must, and columns of numbers, which never do.
 
-    Where room is scarce, columns first get shorter headings and then move closer together. `total` sets the last row
-    apart.
+    Where room is scarce, columns first get shorter headings and then move closer together; where that is not enough,
+    the table is wider than the screen. `total` sets the last row apart.
     """
     screen = console()
     layout = _layout(labels, numbers, screen.width)
@@ -103,7 +103,7 @@ def print_table(labels: Mapping[str, Sequence[str]], numbers: Sequence[Numbers],
     rows = list(zip(*labels.values(), *(column.cells for column in numbers), strict=True))
     for number, row in enumerate(rows, start=1):
         made.add_row(*map(Text, row), end_section=total and number == len(rows) - 1)
-    screen.print(made, crop=False)
+    console(max(screen.width, layout.width)).print(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,10 @@ class _Layout:
     numbers: list[int]
     gap: int
     is_short: bool
+
+    @property
+    def width(self) -> int:
+        return sum(self.labels) + sum(self.numbers) + self.gap * (len(self.labels) + len(self.numbers) - 1)
 
 
 def _layout(labels: Mapping[str, Sequence[str]], numbers: Sequence[Numbers], width: int) -> _Layout:

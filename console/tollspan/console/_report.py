@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -42,21 +43,27 @@ def show(
     end = None if until is None else instant(until, tz=zone, now=now, option="--until")
     with existing_ledger(settings) as ledger:
         rows = ledger.report(by, since=start, until=end, tz=zone)
-        sums = ledger.report("", since=start, until=end, tz=zone)[0]
     names = list(rows[0].group) if rows else [name.strip() for name in by.split(",")]
+    sums = total(rows)
     if as_csv:
         columns = [*names, *_FIGURES, "currency"]
         print_csv(columns, ([as_dict(row)[name] for name in columns] for row in rows))
     elif as_json:
         span = {"since": start and iso(start, zone), "until": end and iso(end, zone), "timezone": zone}
-        total = as_dict(sums)
-        print_json(span | {"by": names, "currency": CURRENCY, "rows": [as_dict(row) for row in rows], "total": total})
+        data = {"by": names, "currency": CURRENCY, "rows": [as_dict(row) for row in rows], "total": as_dict(sums)}
+        print_json(span | data)
     else:
         console().print(_title(names, start, end, zone), style="dim")
         if rows:
             _print_table(names, rows, sums)
         else:
             console().print("no calls")
+
+
+def total(rows: Sequence[ReportRow]) -> ReportRow:
+    """The sum of rows; not asked of the ledger, where calls may have ended since."""
+    names = [field.name for field in fields(ReportRow) if field.name != "group"]
+    return ReportRow(group={}, **{name: sum(getattr(row, name) for row in rows) for name in names})
 
 
 def as_dict(row: ReportRow) -> dict[str, Any]:

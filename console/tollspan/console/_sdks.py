@@ -53,7 +53,7 @@ def examine() -> tuple[list[Sdk], list[str]]:
         INSTALLATION.install()
         for module in dict.fromkeys(site.module for site in CALL_SITES if sdk_version(site.sdk)):
             _import(module)
-        in_place = {site for site in CALL_SITES if INSTALLATION.state[site] == "in place"}
+        in_place = {site for site in CALL_SITES if INSTALLATION.state.get(site) == "in place"}
         broken = [t.module for t, s in INSTALLATION.state.items() if s == "unresolved" and not isinstance(t, CallSite)]
         if not was_active:
             INSTALLATION.remove()

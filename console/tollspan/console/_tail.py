@@ -18,7 +18,7 @@ from ._when import shown
 _LAST = 10
 _PAGE = 500
 _POLL_S = 0.2
-_MODEL_WIDTH = 20  # what the other columns leave of a line of 80
+_MODEL_WIDTH = 19  # what the other columns leave of a line of 80
 _COLUMNS = (("time", 8), ("in", 7), ("out", 7), ("cost", 13), ("status", 8), ("total", 12))
 _ERROR_WIDTH = 15  # an error stands where its tokens would
 _STYLES = {"error": "red", "refused": "red", "unpriced": "yellow"}

@@ -11,7 +11,7 @@ from tollspan.ledger import OpenHolds, ReportRow, UnpricedCalls, Window, time_zo
 
 from ._ledgers import existing_ledger, settings_for
 from ._render import CURRENCY, Numbers, compact, console, exact, money, plain, print_json, print_table
-from ._report import as_dict, cost, label_columns
+from ._report import as_dict, cost, label_columns, total
 from ._when import shown
 
 _MODEL = ("provider", "model")
@@ -36,11 +36,12 @@ def show(url: str | None, tz: str | None, *, as_json: bool) -> None:
     time_zone(zone)
     start = Window("day", zone).start(time.time())
     with existing_ledger(settings) as ledger:
+        rows = ledger.report(_MODEL, since=start, tz=zone)
         day = _Day(
             date=shown(start, zone, form="%Y-%m-%d"),
             zone=zone,
-            rows=ledger.report(_MODEL, since=start, tz=zone),
-            sums=ledger.report("", since=start, tz=zone)[0],
+            rows=rows,
+            sums=total(rows),
             missing=ledger.unpriced(start),
             holds=ledger.open_holds(),
         )

@@ -1,28 +1,22 @@
 """The span processor: the door through which a recording span of ours brings its call into the ledger."""
 
-from typing import TYPE_CHECKING
-
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from tollspan.ledger import internal_errors
+from tollspan.ledger import Ledger, internal_errors
 
+from ._record import CallRecord
 from ._translate import settlement
 
-if TYPE_CHECKING:
-    from tollspan.ledger import Ledger
-
-    from ._record import CallRecord
-
-_bound: "dict[int, tuple[CallRecord, Ledger]]" = {}
+_bound: dict[int, tuple[CallRecord, Ledger]] = {}
 """Records of spans that are about to end, and the ledgers they are meant for, by span id."""
 
 
-def bind(span_id: int, record: "CallRecord", ledger: "Ledger") -> None:
+def bind(span_id: int, record: CallRecord, ledger: Ledger) -> None:
     """Bind a record to the span with this id, just before the span is ended."""
     _bound[span_id] = record, ledger
 
 
-def take(span_id: int) -> "tuple[CallRecord, Ledger] | None":
+def take(span_id: int) -> tuple[CallRecord, Ledger] | None:
     """The record bound to a span and its ledger, once; None for a foreign span and for one that was taken already."""
     return _bound.pop(span_id, None)
 
@@ -34,8 +28,9 @@ class LedgerSpanProcessor(SpanProcessor):
     that the calls are accounted in, as configured. Spans of other instrumentations are let through untouched.
     """
 
-    def __init__(self, ledger: "Ledger | None" = None) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
         self._ledger = ledger
+        self._written: Ledger | None = None
 
     def on_end(self, span: ReadableSpan) -> None:
         """Enqueue the event of one of our spans; anything wrong is logged, for nobody guards the caller against us."""
@@ -43,8 +38,9 @@ class LedgerSpanProcessor(SpanProcessor):
             context = span.get_span_context()
             bound = take(context.span_id) if context else None
             if bound is not None:
-                record, ledger = bound
-                (self._ledger or ledger).writer.put(settlement(record))
+                record, configured = bound
+                self._written = self._ledger or configured
+                self._written.writer.put(settlement(record))
 
     def shutdown(self) -> None:
         """Write what is queued; the ledger stays open, because calls may still be recorded without a provider."""
@@ -52,10 +48,6 @@ class LedgerSpanProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what is queued; False when that took longer than `timeout_millis`."""
-        from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline makes processors, and this one only asks back
-
         with internal_errors:
-            if self._ledger is None and not pipeline().is_open:
-                return True
-            return (self._ledger or pipeline().ledger).flush(timeout_millis / 1000)
+            return self._written is None or self._written.flush(timeout_millis / 1000)
         return False

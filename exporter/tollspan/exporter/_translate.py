@@ -41,21 +41,20 @@ def withdrawal(record: CallRecord, sequence: int) -> LedgerEvent:
 
 
 def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
-    """An attempt that the SDK repeats. Where it may have been billed, its hold becomes estimated spend."""
-    held = record.held if billed else None
+    """An attempt that the SDK repeats. Where it may have been billed, `estimate` becomes spend, in place of its hold."""
     event = LedgerEvent(
         **_identity(record, "retry", sequence),
-        cost_est_usd=None if held is None or held.nano is None else to_usd(held.nano),
-        charges=held_charges(held) if held else (),
+        cost_est_usd=_usd(record.estimate) if billed else None,
+        charges=tuple(_charge(record, limit) for limit in record.limits) if billed else (),
         estimated=billed,
         status="error",
-        reason=record.reason,
+        reason="nobody can tell whether this attempt was billed" if billed else "this attempt was not billed",
         error_type=record.error_type,
         http_status=record.http_status,
         attempts=sequence + 1,
         timestamp=time.time(),
     )
-    return Entry(event, held.hold_id if held else None)
+    return Entry(event, record.held.hold_id if billed and record.held else None)
 
 
 def wait_event(record: CallRecord, waited_ms: float) -> LedgerEvent:

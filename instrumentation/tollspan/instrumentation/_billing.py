@@ -32,6 +32,11 @@ def book_unknown(record: CallRecord, request: RequestFacts, price_of: PriceOf, r
     _book_estimate(record, upper_bound(record, request, price_of), reason)
 
 
+def book_unread(record: CallRecord) -> None:
+    """Put the hold into the record of a call that an error of our own kept from being booked."""
+    _book_estimate(record, record.held.nano if record.held else None, "tollspan could not read the answer")
+
+
 def upper_bound(record: CallRecord, request: RequestFacts, price_of: PriceOf) -> int | None:
     """Nano-USD that one attempt costs at the most: its hold, or else the bound of its request; None where unpriced."""
     if record.held is not None and record.held.nano is not None:
@@ -74,6 +79,8 @@ def _of_what_was_seen(
     held = record.held.nano if record.held else None
     if held is not None and cut_stream == "hold":
         return held
+    if not request.stream:  # JSON that was cut, or never read, shows nothing of its output
+        return upper_bound(record, request, price_of)
     card = price_of(request.model, request.service_tier)
     if not isinstance(card, RateCard):
         return held

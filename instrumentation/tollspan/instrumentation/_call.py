@@ -16,7 +16,7 @@ from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
 
 from . import _outcomes
 from . import _semconv as sc
-from ._billing import book, book_unknown, upper_bound
+from ._billing import book, book_unknown, book_unread, upper_bound
 from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
 from ._spans import describe_end, provider_in_use, start_span
@@ -24,6 +24,14 @@ from ._tap import Sink
 
 CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", default=None)
 """The call that the SDK is making here, for the wire."""
+
+
+
+def current() -> "Call | Expected | None":
+    """The call in force here. A context that was copied inside a call, as for a task, may outlive that call."""
+    here = CURRENT.get()
+    return here if here is not None and here.in_force else None
+
 
 _NEXT_ATTEMPT_LIMIT = 255
 _ADMITTED = Admission()
@@ -58,10 +66,11 @@ class _Refusals:
 class Expected:
     """A call whose request is first seen on the wire: an SDK's helper that sends when it is entered."""
 
-    __slots__ = ("call", "reader")
+    __slots__ = ("call", "in_force", "reader")
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+        self.in_force = False
         self.call: Call | None = None
 
 
@@ -69,8 +78,8 @@ class Call:
     """A call in progress."""
 
     __slots__ = (
-        "_answered", "_began", "_body", "_clampable", "_error", "_line", "_origin", "_settled", "_sink", "_status",
-        "admission", "facts", "hide", "reader", "record", "span",
+        "_answered", "_began", "_body", "_clampable", "_error", "_json_error", "_line", "_origin", "_settled", "_sink",
+        "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span",
     )  # fmt: skip
 
     def __init__(self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, clampable: bool) -> None:
@@ -82,7 +91,7 @@ class Call:
         self._body: bytes | None = None
         self._status: int | None = None
         self._error: BaseException | None = None
-        self._settled = self._answered = self.hide = False
+        self._settled = self._answered = self._json_error = self.hide = self.in_force = False
         self.admission = _ADMITTED
         self.record = CallRecord(
             call_id=new_call_id(now),
@@ -129,6 +138,7 @@ class Call:
             changed = arguments
             if self.admission.output_tokens is not None:
                 changed = changed | self.reader.with_output_limit(changed, self.admission.output_tokens)
+                self.facts.max_output_tokens = self.admission.output_tokens  # also for the hold of a repetition
                 self.span.set_attributes({sc.OUTPUT_CLAMPED: True, sc.REQUEST_MAX_TOKENS: self.admission.output_tokens})
             if self.facts.stream and self._line.settings.include_usage:
                 asked = self.reader.with_usage_asked(changed)
@@ -143,20 +153,22 @@ class Call:
 
     def before_attempt(self) -> None:
         """An attempt is about to be sent. Raises AttemptRefused where a budget has no room for a repetition."""
+        first = self._error
         if self._repeats():
             try:
                 self.admit(attempt=self.record.attempts)
             except CallRefused as refusal:
-                raise AttemptRefused(refusal) from self._error
+                raise AttemptRefused(refusal) from first
         self._begin_attempt()
 
     async def abefore_attempt(self) -> None:
         """As before_attempt, from a task."""
+        first = self._error
         if self._repeats():
             try:
                 await self.aadmit(attempt=self.record.attempts)
             except CallRefused as refusal:
-                raise AttemptRefused(refusal) from self._error
+                raise AttemptRefused(refusal) from first
         self._begin_attempt()
 
     def broke(self, error: BaseException) -> None:
@@ -167,13 +179,17 @@ class Call:
         """The attempt got an answer; `body` None where it is still to be streamed."""
         self._answered, self._status, self._body = True, status, body
 
-    def listen(self, status: int) -> Sink:
-        """A sink for an answer that is still to be read; a good answer settles the call when it ends."""
+    def listen(self, status: int, *, is_json: bool = False) -> Sink:
+        """A sink for an answer that is still to be read; a good answer settles the call when it ends.
+
+        `is_json` tells of an error that its body is declared to be JSON.
+        """
         self.answered(status, None)
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
+            self._line.ledger.writer.start()  # its thread settles an abandoned stream
         else:
-            self._sink = Sink(lambda _error, _left: None, lambda: None)
+            self._sink, self._json_error = Sink(lambda _error, _left: None, lambda: None), is_json
         return self._sink
 
     # ---- afterwards
@@ -185,6 +201,7 @@ class Call:
         with internal_errors:
             if not self._answered:
                 self._body = _serialised(result)
+                self.record.attempts = max(self.record.attempts, 1)
         self._settle(self._conclude_answer)
 
     def failed(self, error: BaseException) -> None:
@@ -192,6 +209,10 @@ class Call:
         if self._sink is not None and self._sink.open:
             self._sink.open = False
         self._settle(partial(self._conclude_failure, error))
+
+    def destroyed(self, error: GeneratorExit) -> None:
+        """The coroutine of the SDK's method was thrown away by the garbage collector, in which no lock may be taken."""
+        self._line.ledger.writer.defer(partial(self.failed, error))
 
     # ---- inside
 
@@ -235,13 +256,15 @@ class Call:
 
     def _repeats(self) -> bool:
         """Close the books on the attempt before this one; True where a new hold is needed."""
-        record = self.record
+        record, closed = self.record, False
         if record.attempts == 0:
             return False
-        outcome = self._attempt_outcome()
         with internal_errors:
+            outcome = self._attempt_outcome()
             self._note_attempt(outcome)
-        if outcome == "unbilled":
+            closed = outcome != "unbilled"
+        self._forget_attempt()
+        if not closed:
             return False
         record.held = None
         return bool(record.limits) and record.attempts <= _NEXT_ATTEMPT_LIMIT
@@ -256,18 +279,26 @@ class Call:
 
     def _begin_attempt(self) -> None:
         self.record.attempts += 1
+        self._forget_attempt()
+
+    def _forget_attempt(self) -> None:
         self._status = self._body = self._error = self._sink = None
-        self._answered = False
+        self._answered = self._json_error = False
 
     def _attempt_outcome(self) -> _outcomes.Outcome:
         if self._error is not None:
             return _outcomes.of_exception(self._error)
         if self._status is None:
             return "unbilled"
-        facts = self.reader.response(self._received())
-        return _outcomes.of_status(
-            self._status, provider_error=facts.error_type is not None or facts.error_message is not None
-        )
+        own = self._status >= 500 and self._has_provider_error()  # noqa: PLR2004 - HTTP: from 500 on, the server's
+        return _outcomes.of_status(self._status, provider_error=own)
+
+    def _has_provider_error(self) -> bool:
+        received = self._received()
+        if not received:  # before an SDK repeats a stream's request, it closes the error unread
+            return self._json_error
+        facts = self.reader.response(received)
+        return facts.error_type is not None or facts.error_message is not None
 
     def _received(self) -> bytes:
         if self._body is None:
@@ -296,9 +327,15 @@ class Call:
             record.total_ms = (time.perf_counter() - self._began) * 1000
             record.http_status = self._status
             facts = conclude()
+        with internal_errors:
+            if record.cost_source is None and record.outcome != "unbilled":
+                book_unread(record)
             describe_end(self.span, record, facts, with_cost=self._line.settings.cost_attributes)
         with internal_errors:
             self._line.settle(record, self.span)
+        if self._sink is not None:
+            self._sink.chunks.clear()  # whoever keeps the stream's object keeps the sink
+        self._forget_attempt()
 
     def _conclude_answer(self) -> ResponseFacts:
         """A whole answer, in JSON or as a finished stream."""
@@ -313,7 +350,8 @@ class Call:
         if sink is not None and sink.first_at is not None and self.facts.stream:
             record.ttft_ms = (sink.first_at - self._began) * 1000
         facts = self._read()
-        facts.complete = facts.complete and error is None
+        whole = self.facts.stream or facts.usage is not None or not left
+        facts.complete = facts.complete and whole and error is None
         book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         if error is not None or facts.error_type is not None:
             self._note_error(error, facts)
@@ -324,12 +362,15 @@ class Call:
 
     def _conclude_failure(self, error: BaseException) -> ResponseFacts | None:
         """An exception left the SDK: what it means for the bill was seen on the wire, not in the exception."""
-        facts = self.reader.response(self._received()) if self._answered else None
-        outcome = self.record.outcome = self._attempt_outcome() if self.record.attempts else "unbilled"
-        if outcome == "billed" and facts is not None:
-            book(self.record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
-        elif outcome == "unknown":
-            book_unknown(self.record, self.facts, self._price, "nobody can tell whether it was billed")
+        record = self.record
+        self._note_error(error, None)
+        # Before the first attempt nothing is sent, unless on a wire that is no HTTP client known here.
+        record.outcome = self._attempt_outcome() if record.attempts else _outcomes.of_unseen(error)
+        facts = self._read() if self._answered else None
+        if record.outcome == "billed" and facts is not None:
+            book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
+        elif record.outcome == "unknown":
+            book_unknown(record, self.facts, self._price, "nobody can tell whether it was billed")
         self._note_error(error, facts)
         return facts
 

@@ -38,3 +38,11 @@ def of_status(status: int, *, provider_error: bool) -> Outcome:
 def of_exception(error: BaseException) -> Outcome:
     """Judge an attempt that got no answer, by the class names of its exception (httpx and httpx2 share them)."""
     return "unbilled" if any(c.__name__ in _NEVER_SENT for c in type(error).__mro__) else "unknown"
+
+
+def of_unseen(error: BaseException) -> Outcome:
+    """Judge a call of which no attempt was seen, by the SDK's exception: there is nothing else."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return of_status(status, provider_error=True)
+    return "unknown" if any(c.__name__ == "APIConnectionError" for c in type(error).__mro__) else "unbilled"

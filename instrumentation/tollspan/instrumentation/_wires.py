@@ -17,7 +17,7 @@ import orjson
 from tollspan.budget import CallRefused
 from tollspan.ledger import internal_errors
 
-from ._call import CURRENT, AttemptRefused, Call
+from ._call import AttemptRefused, Call, current
 from ._readers import Reader, reader_for_path
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
 from ._wrappers import InForce, Wrapper, open_call
@@ -54,7 +54,7 @@ def send_wrapper(library: ModuleType) -> Wrapper:
         if is_new:
             _admit_new(call)
         call.before_attempt()
-        own = CURRENT.get() is None
+        own = current() is None
         with InForce(call) if own else nullcontext():
             try:
                 response = wrapped(*args, **kwargs)
@@ -86,7 +86,7 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
         if is_new:
             await _aadmit_new(call)
         await call.abefore_attempt()
-        own = CURRENT.get() is None
+        own = current() is None
         with InForce(call) if own else nullcontext():
             try:
                 response = await wrapped(*args, **kwargs)
@@ -104,7 +104,7 @@ def _reader(request: Any) -> Reader | None:
 
 def _call_for(reader: Reader, request: Any) -> tuple[Call | None, bool]:
     """The call that this request belongs to, and whether it was opened just now."""
-    here = CURRENT.get()
+    here = current()
     if isinstance(here, Call):
         return here, False
     if here is not None and here.call is not None:
@@ -130,7 +130,7 @@ def _admit_new(call: Call) -> None:
     try:
         call.admit()
     except CallRefused as refusal:
-        if CURRENT.get() is None:
+        if current() is None:
             raise
         raise AttemptRefused(refusal) from None
 
@@ -139,7 +139,7 @@ async def _aadmit_new(call: Call) -> None:
     try:
         await call.aadmit()
     except CallRefused as refusal:
-        if CURRENT.get() is None:
+        if current() is None:
             raise
         raise AttemptRefused(refusal) from None
 
@@ -176,8 +176,10 @@ def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
 
 
 def _listen(call: Call, response: Any, tap: type[Any]) -> None:
-    sink = call.listen(response.status_code)
-    sink.encoding = response.headers.get("content-encoding", sink.encoding)
+    status, headers = response.status_code, response.headers
+    is_json = status >= 500 and "json" in headers.get("content-type", "")  # noqa: PLR2004 - HTTP: the server's errors
+    sink = call.listen(status, is_json=is_json)
+    sink.encoding = headers.get("content-encoding", sink.encoding)
     # A compressed stream is read at its end like any other, but cannot be rewritten on its way.
     hide = HideUsage() if call.hide and sink.encoding == "identity" else None
     response.stream = tap(response.stream, sink, hide)

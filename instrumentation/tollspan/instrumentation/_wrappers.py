@@ -10,7 +10,7 @@ from opentelemetry.trace import set_span_in_context
 from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
-from ._call import CURRENT, AttemptRefused, Call, Expected
+from ._call import CURRENT, AttemptRefused, Call, Expected, current
 from ._calls import CallSite
 from ._readers import Reader
 
@@ -30,6 +30,16 @@ def open_call(reader: Reader, url: Any, arguments: Mapping[str, Any], *, clampab
     return None
 
 
+def _open(site: CallSite, resource: Any, arguments: Mapping[str, Any]) -> Call | None:
+    """A new call of a method of an SDK's resource; None inside of another call, and where something went wrong."""
+    if current() is not None:
+        return None
+    with internal_errors:
+        # Where the client sends its requests: every resource of these SDKs has it, and nothing public tells it.
+        return open_call(site.reader, resource._client.base_url, arguments, clampable=site.clampable)  # noqa: SLF001
+    return None
+
+
 class InForce:
     """While a call is in force, the wire reports to it and its span is the current one. An exception ends the call.
 
@@ -41,6 +51,7 @@ class InForce:
     def __init__(self, call: Call | Expected) -> None:
         self._call = call
         self._context = attach(set_span_in_context(call.span)) if isinstance(call, Call) else None
+        call.in_force = True
         CURRENT.set(call)
 
     def __enter__(self) -> None:
@@ -49,23 +60,26 @@ class InForce:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Set, not reset: a token belongs to one context, and an async generator may be closed in another.
-        CURRENT.set(None)
-        if self._context is not None:
-            detach(self._context)
+        self._call.in_force = False
+        # The garbage collector throws a pending coroutine away in whatever context it happens to run in.
+        if CURRENT.get() is self._call:
+            CURRENT.set(None)
+            if self._context is not None:
+                detach(self._context)
         if error is None:
             return
         call = self._call if isinstance(self._call, Call) else self._call.call
-        first = error.__cause__ if isinstance(error, AttemptRefused) else None
-        if call is not None:
-            call.failed(first or error)
+        if call is not None and isinstance(error, GeneratorExit):
+            call.destroyed(error)
+        elif call is not None:
+            call.failed(error.refusal if isinstance(error, AttemptRefused) else error)
         if isinstance(error, AttemptRefused):
-            raise error.refusal from first
+            raise error.refusal from error.__cause__
 
 
 def _call(site: CallSite) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if CURRENT.get() else open_call(site.reader, _base_url(instance), kwargs, clampable=site.clampable)
+        call = _open(site, instance, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
         call.admit()
@@ -82,7 +96,7 @@ def _async_call(site: CallSite) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = None if CURRENT.get() else open_call(site.reader, _base_url(instance), kwargs, clampable=site.clampable)
+        call = _open(site, instance, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
         await call.aadmit()
@@ -97,7 +111,7 @@ def _async_call(site: CallSite) -> Wrapper:
 
 def _enter(site: CallSite) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if CURRENT.get():
+        if current() is not None:
             return wrapped(*args, **kwargs)
         expected = Expected(site.reader)
         with InForce(expected):
@@ -113,7 +127,7 @@ def _async_enter(site: CallSite) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if CURRENT.get():
+        if current() is not None:
             return await wrapped(*args, **kwargs)
         expected = Expected(site.reader)
         with InForce(expected):
@@ -123,8 +137,3 @@ def _async_enter(site: CallSite) -> Wrapper:
         return result
 
     return wrapper
-
-
-def _base_url(resource: Any) -> Any:
-    """Where the client of an SDK's resource sends its requests."""
-    return resource._client.base_url  # noqa: SLF001 - every resource of these SDKs has it, and nothing public tells it

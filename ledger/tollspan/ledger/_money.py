@@ -22,7 +22,7 @@ def to_nano_up(usd: Decimal | int | str) -> int:
 
 def to_usd(nano: int) -> Decimal:
     """USD of whole nano-USD, exact."""
-    return Decimal(nano).scaleb(-9)
+    return Decimal(nano) / NANO_PER_USD
 
 
 def format_usd(nano: int | None) -> str:

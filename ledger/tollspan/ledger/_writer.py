@@ -137,8 +137,9 @@ class Writer:
         if self._thread is None:
             with self._start_lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="tollspan-writer", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="tollspan-writer", daemon=True)
+                    thread.start()
+                    self._thread = thread
 
     def close(self, timeout_s: float) -> int:
         """Write what is queued and end the thread; gives back how many events could not be written in time."""

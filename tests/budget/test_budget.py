@@ -1,0 +1,448 @@
+"""`budget(...)` as a block and as a decorator: where it is in force, what it counts, and what its handle shows."""
+
+import asyncio
+import contextvars
+import functools
+import gc
+import inspect
+import threading
+from decimal import Decimal
+
+import pytest
+
+from tollspan.budget import BudgetEntry, BudgetExhausted, budget, reach
+from tollspan.exporter import Pipeline, pipeline, use_pipeline
+from tollspan.ledger import BudgetSyntaxError, load_settings
+
+
+def in_force():
+    return [entry.definition.name for entry in reach().entries if entry.open]
+
+
+def small(limit="1 USD", **options):
+    return budget(limit, **{"name": "small"} | options)
+
+
+# ---- decorators
+
+
+class Service:
+    @small()
+    def method(self):
+        return in_force()
+
+    @small()
+    async def coroutine_method(self):
+        return in_force()
+
+    @classmethod
+    @small()
+    def class_inside(cls):
+        return cls, in_force()
+
+    @small()
+    @classmethod
+    def class_outside(cls):
+        return cls, in_force()
+
+    @staticmethod
+    @small()
+    def static_inside():
+        return in_force()
+
+    @small()
+    @staticmethod
+    def static_outside():
+        return in_force()
+
+
+class Callable:
+    def __call__(self):
+        return in_force()
+
+
+class AsyncCallable:
+    async def __call__(self):
+        return in_force()
+
+
+@small()
+def function():
+    return in_force()
+
+
+@small()
+async def coroutine():
+    return in_force()
+
+
+@small()
+def generator():
+    """Generate what is in force, and give back what was sent."""
+    sent = yield in_force()
+    try:
+        sent = yield (sent, in_force())
+    except KeyError as error:
+        sent = yield (error, in_force())
+    finally:
+        closed_in.append(in_force())
+    return (sent, in_force())
+
+
+@small()
+async def async_generator():
+    sent = yield in_force()
+    try:
+        sent = yield (sent, in_force())
+    except KeyError as error:
+        yield (error, in_force())
+    finally:
+        closed_in.append(in_force())
+
+
+closed_in = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_closed():
+    closed_in.clear()
+
+
+@pytest.mark.parametrize(
+    "decorated",
+    [
+        function,
+        Service().method,
+        lambda: Service.class_inside()[1],
+        lambda: Service().class_outside()[1],
+        Service.static_inside,
+        Service().static_outside,
+        small()(functools.partial(function.__wrapped__)),
+        small()(Callable()),
+        small()(in_force),
+    ],
+)
+def test_a_budget_is_in_force_inside_what_it_decorates(decorated):
+    """Functions, methods of each kind, partials and callable objects run inside, and nothing is left afterwards."""
+    assert (decorated(), in_force()) == (["small"], [])
+
+
+@pytest.mark.parametrize(
+    "decorated",
+    [
+        coroutine,
+        Service().coroutine_method,
+        small()(functools.partial(coroutine.__wrapped__)),
+        small()(AsyncCallable()),
+    ],
+)
+async def test_a_budget_is_in_force_inside_coroutines(decorated):
+    """Coroutine functions stay coroutine functions, and run inside."""
+    assert inspect.iscoroutinefunction(decorated)
+    assert (await decorated(), in_force()) == (["small"], [])
+
+
+def test_class_methods_keep_their_class():
+    """A decorated class method gets the class it is called on, in either order of the decorators."""
+
+    class Derived(Service):
+        pass
+
+    assert (Derived.class_inside()[0], Derived.class_outside()[0]) == (Derived, Derived)
+
+
+@pytest.mark.parametrize(
+    ("twin", "kind"),
+    [
+        (function, "isfunction"),
+        (coroutine, "iscoroutinefunction"),
+        (generator, "isgeneratorfunction"),
+        (async_generator, "isasyncgenfunction"),
+    ],
+)
+def test_what_is_decorated_keeps_its_kind_and_its_name(twin, kind):
+    """`inspect` tells of a decorated function what it tells of the bare one."""
+    kinds = {"isfunction", "iscoroutinefunction", "isgeneratorfunction", "isasyncgenfunction"}
+    assert {k for k in kinds if getattr(inspect, k)(twin)} == {"isfunction", kind}
+    assert twin.__name__ == twin.__wrapped__.__name__
+    assert inspect.signature(twin) == inspect.signature(twin.__wrapped__)
+
+
+@pytest.mark.parametrize("wrong", [Service, 5, None, "text", property(lambda self: self)])
+def test_what_is_no_function_cannot_be_decorated(wrong):
+    """A class is a TypeError that names the budget: its constructor would be limited, and never its methods."""
+    with pytest.raises(TypeError, match="'small' decorates functions"):
+        small()(wrong)
+
+
+def test_the_configuration_is_not_read_where_a_function_is_decorated(monkeypatch):
+    """A decorator runs at import, often before the environment is set; the zone is read when the budget is entered."""
+    early = budget("5 USD / day", name="early")
+    monkeypatch.setenv("TOLLSPAN_TIMEZONE", "Asia/Tokyo")
+    assert early.definition.window.timezone == "Asia/Tokyo"
+    assert early.definition is early.definition
+    assert budget("5 USD / day", name="own", timezone="Europe/Berlin").definition.window.timezone == "Europe/Berlin"
+
+
+# ---- generators
+
+
+def test_a_generator_has_its_budget_only_while_it_runs():
+    """Between two yields the consumer is outside, and what it sends and throws arrives inside."""
+    running = generator()
+    assert (next(running), in_force()) == (["small"], [])
+    assert (running.send("sent"), in_force()) == (("sent", ["small"]), [])
+    error = KeyError("thrown")
+    assert (running.throw(error), in_force()) == ((error, ["small"]), [])
+    with pytest.raises(StopIteration) as ended:
+        running.send("last")
+    assert ended.value.value == ("last", ["small"])
+    assert (closed_in, in_force()) == ([["small"]], [])
+
+
+@pytest.mark.parametrize("end", ["close", "delete", "throw"])
+def test_a_generator_ends_inside_its_budget(end):
+    """However a generator is ended, its last lines run inside, once, and nothing stays in force."""
+    running = generator()
+    next(running)
+    next(running)
+    if end == "close":
+        running.close()
+    elif end == "throw":
+        with pytest.raises(ValueError, match="thrown"):
+            running.throw(ValueError("thrown"))
+    del running
+    gc.collect()
+    assert (closed_in, in_force()) == ([["small"]], [])
+
+
+def test_a_generator_may_be_driven_from_threads():
+    """Each step may run in another thread, and none of them keeps the budget."""
+    running, seen = generator(), []
+
+    def step():
+        seen.append((next(running), in_force()))
+
+    for _ in range(2):
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+    running.close()
+    assert seen == [(["small"], []), ((None, ["small"]), [])]
+
+
+async def test_an_async_generator_has_its_budget_only_while_it_runs():
+    """As a generator, with asend and athrow."""
+    running = async_generator()
+    assert (await anext(running), in_force()) == (["small"], [])
+    assert (await running.asend("sent"), in_force()) == (("sent", ["small"]), [])
+    error = KeyError("thrown")
+    assert (await running.athrow(error), in_force()) == ((error, ["small"]), [])
+    with pytest.raises(StopAsyncIteration):
+        await anext(running)
+    assert (closed_in, in_force()) == ([["small"]], [])
+
+
+@pytest.mark.parametrize("end", ["aclose", "athrow", "delete"])
+async def test_an_async_generator_may_end_in_another_task(end):
+    """Each step and the end may happen in tasks of their own; the budget stays in none of them."""
+    running = async_generator()
+
+    async def step(what):
+        return await what, in_force()
+
+    assert await asyncio.create_task(step(anext(running))) == (["small"], [])
+    assert await asyncio.create_task(step(running.asend(1))) == ((1, ["small"]), [])
+    if end == "aclose":
+        assert await asyncio.create_task(step(running.aclose())) == (None, [])
+    elif end == "athrow":
+        with pytest.raises(ValueError, match="thrown"):
+            await asyncio.create_task(step(running.athrow(ValueError("thrown"))))
+    else:
+        del running
+        gc.collect()
+        await asyncio.sleep(0.01)
+    assert (closed_in, in_force()) == ([["small"]], [])
+
+
+# ---- entries
+
+
+def test_recursion_enters_once_for_each_call(calls):
+    """A budget without a window gives each level of a recursion a balance of its own, and a call counts in all."""
+
+    @small("0.25 USD")
+    def descend(levels):
+        calls.spend(10_000)
+        return in_force() if levels == 1 else descend(levels - 1)
+
+    assert descend(2) == ["small", "small"]
+    with pytest.raises(BudgetExhausted):
+        descend(3)
+    assert in_force() == []
+
+
+def test_a_shared_budget_that_is_entered_twice_counts_a_call_once(calls, book):
+    """With a window the levels of a recursion share a balance: no call is held or charged twice in it."""
+    shared = budget("1 USD / month", name="shared")
+    with shared, shared as handle, budget("5 USD / month", name="shared"):
+        record, _ = calls.ask()
+        assert handle.held == Decimal("0.10025")
+        calls.settle(record)
+        assert (handle.spent, handle.held) == (Decimal("0.10025"), 0)
+    assert book.verify() == []
+
+
+def test_of_two_limits_of_one_balance_the_lower_one_holds(calls):
+    """One name with two limits, entered in either order, refuses at the lower one."""
+    low, high = budget("0.05 USD / month", name="b"), budget("5 USD / month", name="b", mode="best_effort")
+    for outer, inner in ((low, high), (high, low)):
+        with outer, inner, pytest.raises(BudgetExhausted) as refused:
+            calls.ask()
+        assert refused.value.limit == Decimal("0.05")
+
+
+async def test_two_hundred_tasks_on_one_budget_object(calls, at_once):
+    """One object serves many tasks at once: each has its own entry, its own balance, and leaves no other's."""
+    shared = small("0.15 USD")
+
+    async def task(number):
+        async with shared as own:
+            await asyncio.sleep(0)
+            record, _ = await calls.ask_in_task()
+            calls.settle(record, 1_000 + number, flush=False)
+            assert in_force() == ["small"]
+            return number, own
+
+    done = await at_once(*(task(number) for number in range(200)))
+    assert all(own.spent == Decimal(1_000 + number) / 100_000 + Decimal("0.00025") for number, own in done)
+    assert len({own.key() for _, own in done}) == 200
+    assert (shared._entries, in_force()) == ([], [])
+
+
+def test_one_object_nests_in_itself(calls):
+    """Entering an object again inside itself gives a second handle; leaving takes the inner one out first."""
+    both = small()
+    with both as outer, both as inner:
+        calls.spend(10_000)
+        assert outer is not inner
+        assert (outer.spent, inner.spent) == (Decimal("0.10025"),) * 2
+        both.__exit__()
+        assert (inner.open, outer.open) == (False, True)
+        calls.spend(10_000)
+        assert (outer.spent, inner.spent) == (Decimal("0.2005"), Decimal("0.10025"))
+        both.__enter__()
+    assert in_force() == []
+
+
+async def test_a_budget_may_be_entered_and_left_in_different_tasks():
+    """Fixtures and frameworks do that: leaving raises nothing, and closes the entry wherever it is still seen."""
+    shared, seen = small(), []
+    context = contextvars.copy_context()
+
+    async def enter_it():
+        await shared.__aenter__()
+        seen.append(in_force())
+
+    async def leave_it():
+        await shared.__aexit__(None, None, None)
+
+    async def look():
+        seen.append(in_force())
+
+    await asyncio.create_task(enter_it(), context=context)
+    await asyncio.create_task(leave_it())
+    await asyncio.create_task(look(), context=context)
+    await asyncio.create_task(leave_it())
+    assert seen == [["small"], []]
+
+
+def test_a_closed_handle_is_ignored(calls):
+    """A context that was copied inside the block sees the entry after its end, and counts nothing in it."""
+    with small("0.15 USD") as handle:
+        inside = contextvars.copy_context()
+        calls.spend(10_000)
+    inside.run(calls.spend, 10_000)
+    assert (handle.open, handle.spent) == (False, Decimal("0.10025"))
+
+
+def test_a_handle_shows_exact_amounts(calls):
+    """`limit`, `spent`, `held` and `remaining` are Decimal USD, exact to the nano, and never below zero."""
+    with small("0.2 USD") as handle:
+        assert (handle.limit, handle.spent, handle.held, handle.remaining) == (Decimal("0.2"), 0, 0, Decimal("0.2"))
+        record, _ = calls.ask()
+        assert (handle.spent, handle.held, handle.remaining) == (0, Decimal("0.10025"), Decimal("0.09975"))
+        calls.settle(record, 25_000)  # more than was held
+        assert (handle.spent, handle.held, handle.remaining) == (Decimal("0.25025"), 0, 0)
+        assert {type(getattr(handle, name)) for name in ("limit", "spent", "held", "remaining")} == {Decimal}
+
+
+@pytest.mark.parametrize(("unit", "held", "spent"), [("tokens", 10_100, 2_100), ("requests", 1, 1)])
+def test_a_handle_counts_in_the_unit_of_its_budget(calls, unit, held, spent):
+    """Budgets in tokens and in requests show those."""
+    with small(f"50000 {unit}") as handle:
+        record, _ = calls.ask()
+        assert handle.held == held
+        calls.settle(record, 2_000)
+        assert (handle.spent, handle.held, handle.limit) == (spent, 0, 50_000)
+
+
+def test_without_a_window_each_entry_has_a_balance_of_its_own(calls):
+    """The limit of a run starts anew with each run, also of the same object."""
+    run = small("0.15 USD")
+    for _ in range(3):
+        with run as handle:
+            calls.spend(10_000)
+            assert handle.spent == Decimal("0.10025")
+            with pytest.raises(BudgetExhausted):
+                calls.ask()
+
+
+def test_with_a_window_the_name_is_the_balance(calls):
+    """Another object, after a restart of the process, goes on where the first one left off."""
+    with budget("0.15 USD / month", name="shared"):
+        calls.spend(10_000)
+    use_pipeline(Pipeline(load_settings())).close()
+    with budget("0.15 USD / month", name="shared") as again, pytest.raises(BudgetExhausted):
+        calls.ask()
+    assert again.spent == Decimal("0.10025")
+
+
+def test_a_definition_is_noted_in_every_ledger_that_sees_it(calls):
+    """Budgets written in code are listed with their limits in the ledger, also in a second one of the same process."""
+    shared = budget("5 USD / month", name="shared", output_bound=4096)
+    for _ in range(2):
+        with shared:
+            calls.spend(10)
+        line = pipeline()
+        assert [known.definition for known in line.ledger.known_budgets()] == [shared.definition]
+        use_pipeline(Pipeline(load_settings(ledger="sqlite:///:memory:"))).close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        ({"limit": "5 USD / dya"}, "did you mean day?"),
+        ({"limit": "5 USD / day", "timezone": "Europe/Berln"}, "budget 'b'.*did you mean Europe/Berlin?"),
+        ({"limit": "5 USD / day", "timezone": ""}, "budget 'b'"),
+        ({"limit": "5 USD", "mode": "strct"}, "did you mean strict?"),
+        ({"limit": "5 USD", "on_limit": "fallback"}, "'b', on_limit: 'fallback' is not there yet in this version"),
+        (
+            {"limit": "5 USD", "output_bound": "learned"},
+            "'b', output_bound: 'learned' is not there yet",
+        ),
+        ({"limit": "5 USD", "fallback_model": "gpt-4o-mini"}, "'b', fallback_model is not there yet in this version"),
+        ({"limit": "5 USD", "warn_at": (0.8,)}, "'b', warn_at is not there yet in this version"),
+        ({"limit": "5 USD", "name": ""}, "a budget needs one"),
+    ],
+)
+def test_a_wrong_budget_is_told_how_to_be_right(wrong, advice):
+    """What makes no sense, or is not there yet, is an error where the budget is written, and never taken in silence."""
+    with pytest.raises(BudgetSyntaxError, match=advice):
+        budget(**{"name": "b"} | wrong)
+
+
+def test_an_entry_is_what_a_block_gives():
+    """`as` gives the entry, in `with` as in `async with`."""
+    with small() as handle:
+        assert isinstance(handle, BudgetEntry)
