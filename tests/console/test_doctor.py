@@ -105,6 +105,14 @@ def test_unpriced_models_of_the_week_are_problems_with_a_way_out(path):
     assert 'model = "odd"' in problem["advice"]
 
 
+def test_calls_that_no_call_site_covers_are_named(path):
+    """Calls seen on the wire only are a note, with how many there were this week, and no problem."""
+    seed(path, event(), *(event(category="uncovered") for _ in range(2)))
+    status, data = examine(path)
+    assert status == 0
+    assert any(note["text"].startswith("2 calls to openai (chat)") for note in found(data, "note"))
+
+
 HOLD_AND_DIE = """
     import os, sys, time
     from decimal import Decimal

@@ -1,14 +1,17 @@
-"""Every way in which people call the SDKs, written once for the sync and the async clients, and how they are compared."""
+"""Every way in which people call the SDKs, written once for the sync and the async clients."""
 
 import asyncio
 import contextlib
 import inspect
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 import pytest
+
+from tollspan.console import _provider_wire as wire
 
 openai = pytest.importorskip("openai", reason="the OpenAI SDK drives these tests")
 anthropic = pytest.importorskip("anthropic", reason="the Anthropic SDK drives these tests")
@@ -263,3 +266,30 @@ def _scrubbed(value):
     if isinstance(value, dict):
         return {key: _scrubbed(inner) for key, inner in value.items() if key not in _CHANGING}
     return [_scrubbed(inner) for inner in value] if isinstance(value, list) else value
+
+
+def canned(request, *, chunked=False, asynchronous=False):
+    """What a mock transport answers to a request of either SDK: its body whole, or in chunks of 50 bytes."""
+    body, flavour = json.loads(request.content), wire.flavour_of(request.url.path)
+    schema, streams = wire.schema_asked(body), body.get("stream")
+    text = wire.dumps(wire.instance_of(schema)) if schema else "The Rhine, the Elbe and the Rhone."
+    counts = {"pieces": 4, "input": 20, "cached": 0, "written": 0, "output": 10, "reasoning": 0}
+    reply = wire.Reply(ident="x", created=1, model=body["model"], text=text, tool=None, cut=False, n=1, **counts)
+    content = b"".join(wire.events(flavour, reply, body)) if streams else wire.dumps(wire.payload(flavour, reply)).encode()
+    mime = "text/event-stream" if streams else "application/json"
+    return {"status_code": 200, "headers": {"content-type": mime}, "content": _cut(content, asynchronous) if chunked else content}
+
+
+def _cut(content, asynchronous):
+    async def slowly():
+        for start in range(0, len(content), 50):
+            yield content[start : start + 50]
+
+    return slowly() if asynchronous else (content[start : start + 50] for start in range(0, len(content), 50))
+
+
+def mocked(sdk, handler, *, asynchronous):
+    """An HTTP client of the SDK's library whose answers `handler` makes: it gives the arguments of a response."""
+    library = library_of(sdk)
+    transport = library.MockTransport(lambda request: library.Response(**handler(request)))
+    return (library.AsyncClient if asynchronous else library.Client)(transport=transport)

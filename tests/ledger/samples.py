@@ -1,5 +1,8 @@
 """Events and holds for the tests of the ledger; the scripts that they run in other processes use them too."""
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +39,13 @@ def in_threads(*targets, timeout_s=20):
     """Run each in a thread of its own, all at once; gives back what they return, and raises what one of them raises."""
     with ThreadPoolExecutor(len(targets)) as pool:
         return [running.result(timeout_s) for running in [pool.submit(target) for target in targets]]
+
+
+def script(text, *arguments):
+    """Start a script in a process that can import what this one can; its standard input and output are pipes."""
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def commit(usd="0.01", **fields):

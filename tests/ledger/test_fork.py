@@ -74,20 +74,25 @@ def test_the_queue_stays_with_the_parent(ledger):
 
 
 def test_a_parent_that_ends_first_takes_nothing_from_its_child(ledger):
-    """A child's events survive the parent's closing of a ledger that was open at the fork."""
+    """A child's events survive the parent's closing of a ledger that was open at the fork, and its own sudden end."""
     ledger.append(commit())
-    reader, writer = os.pipe()
+    ledger.runs()
+    closed, close_now = os.pipe(), os.pipe()
 
     def child():
-        os.read(reader, 1)
-        write(ledger, 300, "child")
-        ledger.close()
+        write(ledger, 150, "child")
+        ledger.flush()
+        os.write(close_now[1], b"x")
+        os.read(closed[0], 1)
+        write(ledger, 150, "child")
+        assert ledger.flush()
 
     def parent():
+        os.read(close_now[0], 1)
         ledger.close()
-        os.write(writer, b"x")
+        os.write(closed[1], b"x")
 
-    closing = threading.Timer(0.05, parent)
+    closing = threading.Thread(target=parent)
     closing.start()
     assert fork(child)
     closing.join()

@@ -1,18 +1,16 @@
 """The ledger as its users see it: durable writes, reads, and holds that are exact whoever asks for them."""
 
 import asyncio
-import os
 import random
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
+from functools import partial
+from itertools import chain
 
 import pytest
-from samples import a_request, cancel_of, commit, in_threads, requests_limit, tokens_limit, until
+from samples import a_request, cancel_of, commit, in_threads, requests_limit, script, tokens_limit, until
 
 from tollspan.ledger import (
     Balance,
@@ -26,16 +24,8 @@ from tollspan.ledger import (
     open_ledger,
 )
 
-HERE = Path(__file__).parent
 B = ("b", "", 0)
 SECONDS_A_DAY = 86_400
-
-
-def script(text, *arguments):
-    """Run a script in a process of its own, with the samples at hand."""
-    command = [sys.executable, "-c", text, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def on_disk(path):
@@ -323,7 +313,7 @@ def test_threads_never_hold_more_than_the_limit_together(ledger):
     def ask():
         return [ledger.writer.ask(a_request(requests_limit(70))).wait(20) for _ in range(4)]
 
-    answers = sum(in_threads(*[ask] * 50), [])
+    answers = [*chain(*in_threads(*[ask] * 50))]
     assert sum(isinstance(answer, Grant) for answer in answers) == 70
     assert all(isinstance(answer, Grant | Refusal) for answer in answers)
     assert ledger.balance(B) == Balance(0, 70, 0)
@@ -336,7 +326,7 @@ async def test_tasks_never_hold_more_than_the_limit_together(ledger):
     async def ask():
         return [await ledger.writer.ask(a_request(requests_limit(70)), loop=loop).wait_async(20) for _ in range(2)]
 
-    answers = sum(await asyncio.gather(*[ask() for _ in range(100)]), [])
+    answers = [*chain(*await asyncio.gather(*[ask() for _ in range(100)]))]
     assert sum(isinstance(answer, Grant) for answer in answers) == 70
     assert ledger.balance(B) == Balance(0, 70, 0)
 
@@ -352,21 +342,19 @@ def waiting(ledger, *limits, tokens=0, wait_s=10.0, loop=None):
 
 def test_those_in_line_are_served_in_order(ledger):
     """Each waiter is served when its turn comes, a small one not before a large one that came first."""
-    limit, served = tokens_limit(10), []
+    limit = tokens_limit(10)
     holder = a_request(limit, tokens=10)
     ledger.writer.ask(holder).wait(5)
-    line = [waiting(ledger, limit, tokens=tokens) for tokens in (6, 7, 1, 9, 2, 10)]
+    line = [waiting(ledger, limit, tokens=tokens) for tokens in (6, 7, 1, 9, 2, 10, 1, 1)]
 
-    def serve(number):
-        request, ticket = line[number]
+    def serve(request, ticket):
         assert isinstance(ticket.wait(10), Grant)
-        served.append(number)
-        until(lambda: len(served) > number)
         ledger.writer.put(cancel_of(request))
 
     ledger.writer.put(cancel_of(holder))
-    in_threads(*[lambda n=number: serve(n) for number in range(6)])
-    assert served == list(range(6))
+    in_threads(*[partial(serve, *place) for place in line])
+    served = [event.event_id for event in ledger.events if event.event_type == "precheck_hold"]
+    assert served == [request.hold_id.hex() for request in (holder, *[request for request, _ in line])]
     assert ledger.balance(B) == Balance()
 
 
@@ -535,7 +523,7 @@ def test_threads_and_tasks_that_wait_and_give_up_never_exceed_the_limit(ledger):
                 assert answer.busy
         return grants
 
-    grants = in_threads(*[lambda n=number: work(n) for number in range(25)])
+    grants = in_threads(*[partial(work, number) for number in range(25)])
     assert sum(grants) > 25
     assert max(peaks) <= 10
     assert ledger.balance(B) == Balance()

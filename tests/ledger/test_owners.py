@@ -1,18 +1,13 @@
 """Owners of holds: who lives keeps them, and the holds of who is gone become spend, once."""
 
-import os
 import signal
-import subprocess
-import sys
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
-from samples import a_request, cancel_of, commit, in_threads, requests_limit
+from samples import a_request, cancel_of, commit, in_threads, requests_limit, script
 
 from tollspan.ledger import Balance, Ledger
 
-HERE = Path(__file__).parent
 B = ("b", "", 0)
 
 HOLD = """
@@ -33,9 +28,7 @@ def _holder(ledger):
     started = []
 
     def start(holds):
-        command = [sys.executable, "-c", HOLD, str(ledger.path), str(holds)]
-        environment = {**os.environ, "PYTHONPATH": str(HERE)}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        process = script(HOLD, ledger.path, holds)
         started.append(process)
         assert process.stdout.readline() == "held\n"
         return process

@@ -49,11 +49,11 @@ def test_without_any_configuration_everything_is_default(tmp_path):
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path):
     """The first of flag, environment, file and default that says something wins, and `source` tells which."""
-    toml = 'profile = "file"\noutput_floor = 1\ntimezone = "Asia/Tokyo"'
-    settings = load(tmp_path, toml=toml, profile="env", output_floor="2", flags={"profile": "flag", "mode": None})
+    toml = 'profile = "file"\noutput_floor = 17\ntimezone = "Asia/Tokyo"'
+    settings = load(tmp_path, toml=toml, profile="env", output_floor="18", flags={"profile": "flag", "mode": None})
     assert (settings.profile, settings.output_floor, settings.timezone, settings.mode) == (
         "flag",
-        2,
+        18,
         "Asia/Tokyo",
         "best_effort",
     )
@@ -222,8 +222,8 @@ WRONG = [
     ({"budget": "5 USD / dya"}, "budget (environment TOLLSPAN_BUDGET): '5 USD / dya'"),
     ({"budget": "5 USD"}, "say / day, / month or / total"),
     ({"disabled": "maybe"}, "neither true nor false"),
-    ({"output_floor": "0"}, "a whole number of 1 or more"),
-    ({"output_floor": "many"}, "a whole number of 1 or more"),
+    ({"output_floor": "0"}, "a whole number of 16 or more"),
+    ({"output_floor": "many"}, "a whole number of 16 or more"),
     ({"busy_timeout_ms": "-1"}, "a whole number of 0 or more"),
     ({"hold_usd": "much"}, "write it like 0.25"),
     ({"hold_usd": "-1"}, "write it like 0.25"),

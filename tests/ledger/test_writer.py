@@ -2,15 +2,13 @@
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 
 import pytest
-from samples import a_request, cancel_of, commit, requests_limit, until
+from samples import a_request, cancel_of, commit, requests_limit, script, until
 
 from tollspan.ledger import (
     Balance,
@@ -315,8 +313,7 @@ sys.stdin.read()
 def test_enqueueing_never_waits_for_another_process(ledger):
     """While another process keeps the file locked, a thousand events are enqueued at once, and are written after it."""
     ledger.append(commit())
-    script = [sys.executable, "-c", KEEP_LOCKED, str(ledger.path)]
-    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with script(KEEP_LOCKED, ledger.path) as other:
         other.stdout.readline()
         ledger.write_event(commit())
         until(lambda: not ledger.writer._queue)  # the writer is at the lock

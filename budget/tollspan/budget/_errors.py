@@ -48,7 +48,7 @@ class BudgetExceeded(CallRefused):
 
 
 class BudgetExhausted(BudgetExceeded):
-    """The budget is spent: this call cannot fit before `reset_at`, whatever becomes of the calls in flight."""
+    """The budget is spent, or too small: this call cannot fit before `reset_at`, whatever calls in flight give back."""
 
 
 class BudgetBusy(BudgetExceeded):
@@ -73,21 +73,31 @@ def exceeded(refusal: Refusal) -> BudgetExceeded:
     """The exception for a refusal of the ledger."""
     if refusal.busy:
         return BudgetBusy(refusal, way_out='retry when they have settled, or wait for it with on_limit="wait"')
-    return BudgetExhausted(
-        refusal, way_out="raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml"
-    )
+    raise_it = "raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml"
+    if _too_large(refusal):
+        return BudgetExhausted(refusal, way_out=f"ask for less, with a smaller max_tokens, or {raise_it}")
+    return BudgetExhausted(refusal, way_out=raise_it)
+
+
+def _too_large(refusal: Refusal) -> bool:
+    """Whether the call does not fit even when nothing is spent or held."""
+    return refusal.needed > refusal.limit.limit
 
 
 def _text(refusal: Refusal, way_out: str) -> str:
     limit, balance = refusal.limit, refusal.balance
     scope = f" ({limit.scope})" if limit.scope else ""
-    state = "is held by calls in flight" if refusal.busy else "is spent"
+    state = "is spent"
+    if refusal.busy:
+        state = "is held by calls in flight"
+    elif _too_large(refusal):
+        state = "is too small for this call"
     this_call = f"+ {_shown(refusal.needed, limit.unit)} for this call >" if refusal.needed else ">="
     amounts = (
         f"{_shown(balance.spent, limit.unit)} spent + {_shown(balance.held, limit.unit)} held "
         f"{this_call} {_shown(limit.limit, limit.unit)}"
     )
-    reset = "" if refusal.busy else _reset(limit.reset_at)
+    reset = "" if refusal.busy or _too_large(refusal) else _reset(limit.reset_at)
     return f"budget {limit.budget!r}{scope} {state}: {amounts}{reset}; {way_out}"
 
 

@@ -95,6 +95,7 @@ def _ledger(settings: Settings, *, verify: bool) -> Iterator[Finding]:
             yield from _file(ledger, ledger.path or Path())
             yield from _holds(ledger)
             yield from _unpriced(ledger)
+            yield from _uncovered(ledger)
             yield from _budgets(ledger, settings)
             if verify:
                 yield _verified(ledger.verify())
@@ -163,6 +164,15 @@ def _unpriced(ledger: Ledger) -> Iterator[Finding]:
         yield Finding("prices", "problem", text, advice)
     if not missing:
         yield Finding("prices", "ok", "every call of the last 7 days has a price")
+
+
+def _uncovered(ledger: Ledger) -> Iterator[Finding]:
+    for seen in ledger.uncovered(time.time() - _WEEK_S):
+        text = (
+            f"{number(seen.calls, 'call')} to {plain(seen.provider)} ({plain(seen.operation)}) in the last 7 days came by "
+            "a way that no call site covers; they are recorded"
+        )
+        yield Finding("SDKs", "note", text, "raw HTTP, or a method of an SDK that this version does not know: report it")
 
 
 def _budgets(ledger: Ledger, settings: Settings) -> Iterator[Finding]:

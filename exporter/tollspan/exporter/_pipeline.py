@@ -76,7 +76,7 @@ class Pipeline:
         with _lock:
             if add is not None and provider not in self._attached:
                 self._attached.add(provider)
-                add(LedgerSpanProcessor())
+                add(_PipelineProcessor(self))
             self._last_provider = provider
 
     def settle(self, record: CallRecord, span: trace.Span) -> None:
@@ -109,6 +109,19 @@ class Pipeline:
         except PriceFileError as error:
             _log.error("%s. The file is left out", error)
             return PriceBook()
+
+
+class _PipelineProcessor(LedgerSpanProcessor):
+    """The processor of a pipeline: a flush writes what any of its calls left, also those that no provider saw."""
+
+    def __init__(self, line: Pipeline) -> None:
+        super().__init__()
+        self._line = line
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        with internal_errors:
+            return not self._line.is_open or self._line.ledger.flush(timeout_millis / 1000)
+        return False
 
 
 def pipeline() -> Pipeline:

@@ -46,6 +46,7 @@ class CallRecord:
     limits: tuple[Limit, ...] = ()
     held: Held | None = None
 
+    category: str | None = None
     response_model: str | None = None
     response_id: str | None = None
     usage: dict[str, float] | None = None

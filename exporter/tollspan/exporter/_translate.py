@@ -41,7 +41,7 @@ def withdrawal(record: CallRecord, sequence: int) -> LedgerEvent:
 
 
 def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
-    """An attempt that the SDK repeats. Where it may have been billed, `estimate` becomes spend, in place of its hold."""
+    """An attempt that the SDK repeats. Where it may have been billed, the estimate becomes spend, and its hold ends."""
     event = LedgerEvent(
         **_identity(record, "retry", sequence),
         cost_est_usd=_usd(record.estimate) if billed else None,
@@ -80,6 +80,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         status=record.status,
         timing=_timing(record),
         http_status=record.http_status,
+        category=record.category,
         charges=charges,
         estimated=record.estimated,
         reason=record.reason,

@@ -350,8 +350,10 @@ class Call:
         if sink is not None and sink.first_at is not None and self.facts.stream:
             record.ttft_ms = (sink.first_at - self._began) * 1000
         facts = self._read()
-        whole = self.facts.stream or facts.usage is not None or not left
-        facts.complete = facts.complete and whole and error is None
+        if not self.facts.stream:
+            facts.complete = facts.usage is not None or (error is None and not left)
+        if facts.complete:  # what an SDK meets while it clears up after the last event concerns nobody
+            error = None
         book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         if error is not None or facts.error_type is not None:
             self._note_error(error, facts)

@@ -8,7 +8,8 @@ import contextlib
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ _KEEP_HEAD = 1_000
 _KEEP_TAIL = 4_000
 _COMPACT_AT = 20_000
 
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _EMPTY_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
@@ -112,6 +114,8 @@ class HideUsage:
             return events
         # A quote inside generated text is escaped, so this pattern can only be the key itself.
         events = events.replace(b',"usage":null', b"")
+        if b'"usage"' in events:
+            events = _NULL_USAGE.sub(b"", events)
         if b'"usage"' not in events or not _EMPTY_CHOICES.search(events):
             return events
         kept, start = [], 0
@@ -178,6 +182,11 @@ class Tap:
             raise
         sink.end()
 
+    @property
+    def elapsed(self) -> timedelta | None:
+        """How long the answer took; httpx2 looks for it here."""
+        return getattr(self._stream, "elapsed", None)
+
     def close(self) -> None:
         """Close the stream below; before its end, that cuts it."""
         try:
@@ -198,14 +207,14 @@ class AsyncTap:
         self._hide = hide
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        sink, hide = self._sink, self._hide
+        sink, hide, stream = self._sink, self._hide, self._stream.__aiter__()
         try:
             if hide is None:
-                async for chunk in self._stream:
+                async for chunk in stream:
                     sink.take(chunk)
                     yield chunk
             else:
-                async for chunk in self._stream:
+                async for chunk in stream:
                     sink.take(chunk)
                     shown = hide(chunk)
                     if shown:
@@ -217,7 +226,16 @@ class AsyncTap:
         except BaseException as error:
             sink.end(error)
             raise
+        finally:
+            # As httpx2 does: a generator that is only dropped is closed some time later, by the event loop.
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
         sink.end()
+
+    @property
+    def elapsed(self) -> timedelta | None:
+        """How long the answer took; httpx2 looks for it here."""
+        return getattr(self._stream, "elapsed", None)
 
     async def aclose(self) -> None:
         """Close the stream below; before its end, that cuts it."""

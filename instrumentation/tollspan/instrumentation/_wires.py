@@ -13,10 +13,13 @@ from types import ModuleType
 from typing import Any
 
 import orjson
+from opentelemetry.context import attach
+from opentelemetry.trace import set_span_in_context
 
 from tollspan.budget import CallRefused
 from tollspan.ledger import internal_errors
 
+from . import _semconv as sc
 from ._call import AttemptRefused, Call, current
 from ._readers import Reader, reader_for_path
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
@@ -25,6 +28,8 @@ from ._wrappers import InForce, Wrapper, open_call
 uncovered: Counter[str] = Counter()
 """Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
 _lock = threading.Lock()
+_ASKED = frozenset({"input", "messages", "model", "prompt"})
+"""What the body of a request to a model has; other services have paths that end in `/responses`, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,24 @@ def _call_for(reader: Reader, request: Any) -> tuple[Call | None, bool]:
         return here, False
     if here is not None and here.call is not None:
         return here.call, False
-    call = open_call(reader, request.url, _body(request), clampable=False)
-    if here is not None:
+    body = _body(request)
+    if here is None and body and _ASKED.isdisjoint(body):
+        return None, False
+    call = open_call(reader, request.url, body, clampable=False)
+    if here is None:
+        _note_uncovered(call, request.url.path)
+    elif call is not None:
         here.call = call
-    else:
-        with _lock:
-            uncovered[request.url.path] += 1
+        attach(set_span_in_context(call.span))  # until the expectation's own token is taken back
     return call, True
+
+
+def _note_uncovered(call: Call | None, path: str) -> None:
+    with _lock:
+        uncovered[path] += 1
+    if call is not None:
+        call.record.category = "uncovered"
+        call.span.set_attribute(sc.UNCOVERED, True)
 
 
 def _body(request: Any) -> dict[str, Any]:
@@ -165,13 +181,19 @@ def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
     sink = call.listen(response.status_code)
     sink.take(content)
     sink.end()
-    if not call.hide:
-        return response
     hide = HideUsage()
+    shown = hide(content) + hide.rest() if call.hide else content
+    if shown == content:
+        return response
     headers = [(k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")]
-    shown = hide(content) + hide.rest()
     return library.Response(
-        response.status_code, headers=headers, content=shown, request=response.request, extensions=response.extensions
+        response.status_code,
+        headers=headers,
+        content=shown,
+        request=response.request,
+        extensions=response.extensions,
+        history=response.history,
+        default_encoding=response.default_encoding,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from opentelemetry.context import attach, detach
+from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import set_span_in_context
 
 from tollspan.exporter import pipeline
@@ -50,7 +50,8 @@ class InForce:
 
     def __init__(self, call: Call | Expected) -> None:
         self._call = call
-        self._context = attach(set_span_in_context(call.span)) if isinstance(call, Call) else None
+        # A call that is only expected makes its span current later: this token takes that back, too.
+        self._context = attach(set_span_in_context(call.span) if isinstance(call, Call) else get_current())
         call.in_force = True
         CURRENT.set(call)
 
@@ -64,8 +65,7 @@ class InForce:
         # The garbage collector throws a pending coroutine away in whatever context it happens to run in.
         if CURRENT.get() is self._call:
             CURRENT.set(None)
-            if self._context is not None:
-                detach(self._context)
+            detach(self._context)
         if error is None:
             return
         call = self._call if isinstance(self._call, Call) else self._call.call

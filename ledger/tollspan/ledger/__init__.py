@@ -17,6 +17,7 @@ from ._figures import (
     Overview,
     ReportRow,
     TimePoint,
+    UncoveredCalls,
     UnpricedCalls,
 )
 from ._guard import internal_errors
@@ -78,6 +79,7 @@ __all__ = [
     "Status",
     "Ticket",
     "TimePoint",
+    "UncoveredCalls",
     "Unit",
     "Unpriced",
     "UnpricedCalls",

@@ -136,6 +136,15 @@ class UnpricedCalls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UncoveredCalls:
+    """Calls of one provider that no row of the table of call sites covers, such as raw HTTP; recorded all the same."""
+
+    provider: str | None
+    operation: str | None
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenHolds:
     """The calls in flight that hold something, and what they may cost at the most; None where none has a price."""
 

@@ -20,6 +20,7 @@ from ._figures import (
     Overview,
     ReportRow,
     TimePoint,
+    UncoveredCalls,
     UnpricedCalls,
 )
 from ._holds import Balance
@@ -225,6 +226,11 @@ class Ledger:
         """The models whose calls since an instant (epoch seconds) have no price."""
         self.flush()
         return _queries.unpriced(self.store, since=since)
+
+    def uncovered(self, since: float | None = None) -> list[UncoveredCalls]:
+        """The calls since an instant (epoch seconds) that no call site covers: seen on the wire only."""
+        self.flush()
+        return _queries.uncovered(self.store, since=since)
 
     def open_holds(self) -> OpenHolds:
         """How many calls in flight hold something in a strict budget, and how much."""

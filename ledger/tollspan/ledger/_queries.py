@@ -18,6 +18,7 @@ from ._figures import (
     Overview,
     ReportRow,
     TimePoint,
+    UncoveredCalls,
     UnpricedCalls,
 )
 from ._holds import Balance
@@ -139,6 +140,14 @@ def unpriced(store: SQLiteStore, *, since: float | None) -> list[UnpricedCalls]:
     return [
         UnpricedCalls(provider=row["provider"], model=row["model"], calls=row["calls"], reason=row["reason"])
         for row in Selection(since=since).rows(store, "unpriced")
+    ]
+
+
+def uncovered(store: SQLiteStore, *, since: float | None) -> list[UncoveredCalls]:
+    """The calls that were seen on the wire only, the most frequent first."""
+    return [
+        UncoveredCalls(provider=row["provider"], operation=row["operation"], calls=row["calls"])
+        for row in Selection(since=since).rows(store, "uncovered")
     ]
 
 
