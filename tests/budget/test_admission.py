@@ -1,6 +1,10 @@
 """What strict admission lets out: requests within their budgets, changed no more than they have to be."""
 
+import asyncio
 import gc
+import os
+import signal
+import time
 from contextlib import nullcontext, suppress
 from decimal import Decimal
 
@@ -321,6 +325,46 @@ def test_phantom_holds_every_way_out_settles_its_hold_once(answering, book, faul
     hold, end = book.events
     assert (hold.event_type, end.event_type) in {("precheck_hold", "commit"), ("precheck_hold", "cancel")}
     assert book.verify() == []
+
+
+def _until_billed(provider):
+    while not provider.billed:
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("instrumented")
+async def test_phantom_holds_a_cancelled_task_settles_its_hold_as_spend(answering, book):
+    """Cancelled while its request is under way, a call may have been billed: its hold is spent, and held no more."""
+    provider = answering(lambda _: Answer(output_tokens=40, fault="hang=5"))
+    async with openai.AsyncOpenAI(base_url=provider.openai_url, api_key="local", max_retries=0) as client:
+        with run("1 USD") as handle:
+            request = client.chat.completions.create(model="gpt-4o", max_tokens=50, messages=HELLO)
+            task = asyncio.create_task(request)
+            await asyncio.to_thread(_until_billed, provider)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert handle.held == 0
+            assert handle.spent == next(book.events).cost_est_usd >= provider.billed_usd()
+    assert [event.event_type for event in book.events] == ["precheck_hold", "commit"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be killed at a known line")
+def test_phantom_holds_a_killed_process_leaves_spend_and_no_hold(calls, configure):
+    """Killed between hold and answer, a call may have been billed: the next process counts its hold as spent."""
+    budgets = {"budget": "1 USD / month", "mode": "strict"}
+    configure(**budgets)
+    child = os.fork()
+    if child == 0:
+        try:
+            calls.ask()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    line = configure(**budgets)
+    with budget("1 USD / month", name="env: 1 USD / month") as handle:
+        assert (handle.spent, handle.held) == (Decimal("0.10025"), 0)
+    assert line.ledger.verify() == []
 
 
 def _close(stream):

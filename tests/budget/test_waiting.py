@@ -125,8 +125,8 @@ def test_a_wait_is_an_event_of_the_ledger(calls, in_a_thread, book):
     calls.settle(holder, 10)
     record, admission = waiting.result(5)
     assert book.flush()
-    (event,) = [e for e in book.events if e.event_type == "wait"]
-    assert (event.call_id, event.reason) == (record.call_id.hex(), "budget")
+    (event,) = [e for e in book.events if e.event_type == "wait" and e.call_id == record.call_id.hex()]
+    assert event.reason == "budget"
     assert event.timing["total_ms"] == pytest.approx(admission.waited_ms, abs=0.001)
     assert admission.waited_ms >= 80
 
@@ -144,7 +144,7 @@ async def test_waiting_ends_after_max_wait_timeout_s(calls, kind, others):
         with pytest.raises(BudgetBusy):
             await (asyncio.to_thread(calls.ask) if kind == "thread" else calls.ask_in_task())
         assert 0.2 <= time.monotonic() - began < 1.5
-    assert waiters() == 0
+    until(lambda: waiters() == 0)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_tasks_that_are_cancelled_in_line_leave_no_hold(calls, book):
     held = [e.call_id for e in book.events if e.event_type == "precheck_hold"]
     ended = [e.call_id for e in book.events if e.event_type in ("commit", "cancel")]
     assert open_calls == len(set(held) - set(ended))
-    assert waiters() == 0
+    until(lambda: waiters() == 0)
 
 
 def test_an_interrupted_thread_leaves_no_hold(calls, book):

@@ -162,9 +162,12 @@ def calls(count=15):
     for _ in range(count):
         pipeline().settle(a_record(), trace.INVALID_SPAN)
 
-def children(method):
+def deferred():
+    pipeline().ledger.writer.defer(calls)
+
+def children(method, target=calls):
     context = multiprocessing.get_context(method)
-    processes = [context.Process(target=calls) for _ in range(3)]
+    processes = [context.Process(target=target) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -193,6 +196,10 @@ ENDS = {
     ),
     "with a thread that still runs": (
         "    calls(); threading.Thread(target=threading.Event().wait, daemon=True).start()", 15,
+    ),
+    "with calls that were only deferred": ("    deferred()", 15),
+    "after multiprocessing children with calls that were only deferred": (
+        '    deferred(); children("fork", deferred)', 60,
     ),
     "after a fork, in parent and child": (
         "    calls()\n    if os.fork() == 0:\n        calls()\n    else:\n        os.wait(); calls()", 45,

@@ -1,6 +1,7 @@
 """A ledger and a tracer of its own for each test, and one local provider for each module."""
 
 import contextlib
+import gc
 import os
 
 import pytest
@@ -19,6 +20,15 @@ def provider():
     """A provider whose answers have 90 output tokens, in 8 chunks where they are streamed."""
     with LocalProvider(answer=lambda _: Answer(output_tokens=90)) as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Leave what is there already out of garbage collections, which would take most of the time otherwise."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -23,6 +24,8 @@ MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
 RATES = {"openai": (150, 600), "anthropic": (1_000, 5_000)}
 KINDS = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 
+# Nothing here is encrypted, and to load the certificates takes most of the time that it takes to make a client.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _CHANGING = frozenset({"id", "created", "created_at", "completed_at", "item_id", "call_id"})
 
 
@@ -41,12 +44,12 @@ def library_of(sdk):
 
 def make_client(provider, sdk, *, asynchronous=False, **options):
     """A client of an SDK for the local provider, which does not retry unless told."""
-    options = {"api_key": "sk-never-kept", "max_retries": 0, **options}
-    if sdk == "openai":
-        maker = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        return maker(**{"base_url": provider.openai_url, **options})
-    maker = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
-    return maker(**{"base_url": provider.anthropic_url, **options})
+    inside, prefix = {"openai": openai, "anthropic": anthropic}[sdk], "Async" if asynchronous else ""
+    address = provider.openai_url if sdk == "openai" else provider.anthropic_url
+    options = {"base_url": address, "api_key": "sk-never-kept", "max_retries": 0, **options}
+    if "http_client" not in options:
+        options["http_client"] = getattr(inside, f"Default{prefix}HttpxClient")(verify=_NO_TLS)
+    return getattr(inside, prefix + {"openai": "OpenAI", "anthropic": "Anthropic"}[sdk])(**options)
 
 
 def drive(work, *, asynchronous):
@@ -204,7 +207,9 @@ SURFACES = (
     Surface("chat.parse", "chat", _plain(_CHAT_PARSE, "chat", response_format=River)),
     Surface("chat.stream", "chat", _helper(_CHAT_STREAM, "chat", "get_final_completion"), streams=True),
     Surface("chat raw", "chat", _raw(("chat.completions.with_raw_response.create",), "chat")),
-    Surface("chat raw stream", "chat", _raw_stream(("chat.completions.with_raw_response.create",), "chat"), streams=True),
+    Surface(
+        "chat raw stream", "chat", _raw_stream(("chat.completions.with_raw_response.create",), "chat"), streams=True
+    ),
     Surface("chat streaming", "chat", _streaming(("chat.completions.with_streaming_response.create",), "chat")),
     Surface(
         "chat streaming stream",
@@ -216,12 +221,16 @@ SURFACES = (
     Surface("responses.create", "responses", _plain(_RESPONSES, "responses")),
     Surface("responses.create stream", "responses", _stream(_RESPONSES, "responses"), streams=True),
     Surface("responses.parse", "responses", _plain(("responses.parse",), "responses", text_format=River)),
-    Surface("responses.stream", "responses", _helper(("responses.stream",), "responses", "get_final_response"), streams=True),
+    Surface(
+        "responses.stream", "responses", _helper(("responses.stream",), "responses", "get_final_response"), streams=True
+    ),
     Surface("responses raw", "responses", _raw(("responses.with_raw_response.create",), "responses")),
     Surface("beta.responses.create", "responses", _plain(("beta.responses.create",), "responses")),
     Surface("messages.create", "messages", _plain(_MESSAGES, "messages")),
     Surface("messages.create stream", "messages", _stream(_MESSAGES, "messages"), streams=True),
-    Surface("messages.stream", "messages", _helper(("messages.stream",), "messages", "get_final_message"), streams=True),
+    Surface(
+        "messages.stream", "messages", _helper(("messages.stream",), "messages", "get_final_message"), streams=True
+    ),
     Surface("messages.parse", "messages", _plain(("messages.parse",), "messages", output_format=River)),
     Surface("beta.messages.create", "messages", _plain(_BETA, "messages")),
     Surface("beta.messages.create stream", "messages", _stream(_BETA, "messages"), streams=True),
@@ -233,7 +242,9 @@ SURFACES = (
     ),
     Surface("beta.messages.parse", "messages", _plain(("beta.messages.parse",), "messages", output_format=River)),
     Surface("messages raw", "messages", _raw(("messages.with_raw_response.create",), "messages")),
-    Surface("messages raw stream", "messages", _raw_stream(("messages.with_raw_response.create",), "messages"), streams=True),
+    Surface(
+        "messages raw stream", "messages", _raw_stream(("messages.with_raw_response.create",), "messages"), streams=True
+    ),
     Surface("messages streaming", "messages", _streaming(("messages.with_streaming_response.create",), "messages")),
     Surface("messages with_options", "messages", _with_options("messages")),
 )
@@ -275,9 +286,15 @@ def canned(request, *, chunked=False, asynchronous=False):
     text = wire.dumps(wire.instance_of(schema)) if schema else "The Rhine, the Elbe and the Rhone."
     counts = {"pieces": 4, "input": 20, "cached": 0, "written": 0, "output": 10, "reasoning": 0}
     reply = wire.Reply(ident="x", created=1, model=body["model"], text=text, tool=None, cut=False, n=1, **counts)
-    content = b"".join(wire.events(flavour, reply, body)) if streams else wire.dumps(wire.payload(flavour, reply)).encode()
+    content = (
+        b"".join(wire.events(flavour, reply, body)) if streams else wire.dumps(wire.payload(flavour, reply)).encode()
+    )
     mime = "text/event-stream" if streams else "application/json"
-    return {"status_code": 200, "headers": {"content-type": mime}, "content": _cut(content, asynchronous) if chunked else content}
+    return {
+        "status_code": 200,
+        "headers": {"content-type": mime},
+        "content": _cut(content, asynchronous) if chunked else content,
+    }
 
 
 def _cut(content, asynchronous):

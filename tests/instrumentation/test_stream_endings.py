@@ -6,15 +6,34 @@ import contextvars
 import gc
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from opentelemetry.trace import get_current_span
-from sdk_calls import FLAVOURS, KINDS, create, drive, listed, make_client, next_of, resolved
+from sdk_calls import (
+    FLAVOURS,
+    KINDS,
+    RATES,
+    SURFACES,
+    arguments,
+    canned,
+    create,
+    drive,
+    entered,
+    library_of,
+    listed,
+    make_client,
+    method,
+    mocked,
+    next_of,
+    resolved,
+)
 
 from tollspan.budget import budget, reach
+from tollspan.exporter import pipeline
 from tollspan.instrumentation._call import CURRENT
 
 
@@ -103,39 +122,50 @@ ENDINGS = (
 )
 
 
-async def _stream_ends(provider, flavour, ending, *, asynchronous):
-    client = make_client(provider, FLAVOURS[flavour], asynchronous=asynchronous)
-    try:
-        stream = await resolved(
-            create(client, flavour, stream=True, extra_headers={"x-local-provider": ending.fault})
-        )
-        await ending.treat(stream)
-        del stream
-        # openai's stream is in a reference cycle of its own: also without us, it ends with the garbage collection.
-        gc.collect()
-        await asyncio.sleep(0) if asynchronous else None
-    finally:
-        await resolved(client.close())
+CASES = [(e, asynchronous) for e in ENDINGS for asynchronous in (False, True) if e.only in (None, asynchronous)]
+CASE_IDS = [f"{e.name}-{'async' if asynchronous else 'sync'}".replace(" ", "-") for e, asynchronous in CASES]
 
 
-@KINDS
+def with_stream(provider, kind, treat, *, asynchronous, fault="ok", **more):
+    """Open a stream (of a flavour, or of anthropic's helper), treat it, and let go of it."""
+    flavour, _, helper = kind.partition(" ")
+
+    async def work():
+        client = make_client(provider, FLAVOURS[flavour], asynchronous=asynchronous)
+        more["extra_headers"] = {"x-local-provider": fault}
+        try:
+            if helper:
+                async with entered(client.messages.stream(**arguments(flavour, **more))) as stream:
+                    await treat(stream)
+            else:
+                stream = await resolved(create(client, flavour, stream=True, **more))
+                await treat(stream)
+            # openai's stream is in a reference cycle of its own: without us, too, it ends with the collection.
+            del stream
+            gc.collect()
+            await asyncio.sleep(0) if asynchronous else None
+        finally:
+            await resolved(client.close())
+
+    drive(work(), asynchronous=asynchronous)
+    gc.collect()
+
+
+@pytest.mark.parametrize(("ending", "asynchronous"), CASES, ids=CASE_IDS)
 @pytest.mark.parametrize("strict", [False, True], ids=["unbudgeted", "strict"])
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("ending", ENDINGS, ids=lambda e: e.name.replace(" ", "-"))
-def test_ending(provider, seen, caplog, ending, flavour, strict, asynchronous):
-    """One settlement with the right status, an estimate where usage never came, no open hold, and not a word in the log."""
-    if ending.only not in (None, asynchronous):
-        pytest.skip("an ending of the other kind of stream")
+def test_ending(provider, seen, caplog, *, ending, flavour, strict, asynchronous):
+    """One settlement with the right status, an estimate where usage never came, no open hold, and an empty log."""
     caplog.set_level(logging.WARNING)
     with budget("5 USD", name="b") if strict else contextlib.nullcontext():
-        drive(_stream_ends(provider, flavour, ending, asynchronous=asynchronous), asynchronous=asynchronous)
+        with_stream(provider, flavour, ending.treat, asynchronous=asynchronous, fault=ending.fault)
     event = seen.end
     assert (event.event_type, event.status, event.error_type) == ("commit", ending.status, ending.error_type)
-    assert event.estimated == (ending.status != "ok")
-    assert event.http_status == 200
+    assert (event.estimated, event.http_status) == (ending.status != "ok", 200)
     _check_money(event, provider.billed[-1], strict=strict, seen=seen)
     (span,) = seen.spans
     assert span.attributes["tollspan.event_id"] == event.event_id
+    assert span.attributes.get("tollspan.cost.estimated", False) == event.estimated
     assert not [record.message for record in caplog.records if record.name.startswith(("tollspan", "opentelemetry"))]
     assert CURRENT.get() is None
     assert not reach().entries
@@ -144,15 +174,171 @@ def test_ending(provider, seen, caplog, ending, flavour, strict, asynchronous):
 
 def _check_money(event, bill, *, strict, seen):
     assert seen.open_holds == 0
-    kinds = [e.event_type for e in seen.events]
-    assert kinds == (["precheck_hold", "commit"] if strict else ["commit"])
+    assert [e.event_type for e in seen.events] == (["precheck_hold", "commit"] if strict else ["commit"])
     if not event.estimated:
         assert event.usage == {"tokens_in": bill.input_tokens, "tokens_out": bill.output_tokens}
         return
     assert not event.usage
     assert event.cost_actual_usd is None
     assert event.cost_est_usd > 0
+    assert event.reason
     if strict:
         hold, commit = seen.events
-        assert commit.cost_est_usd == hold.cost_est_usd
-        assert commit.charges == hold.charges
+        assert (commit.cost_est_usd, commit.charges) == (hold.cost_est_usd, hold.charges)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("treat", "status"),
+    [(listed, "ok"), (_unread, "cancelled"), (next_of, "cancelled")],
+    ids=["read", "unread", "left"],
+)
+def test_endings_of_the_helper(provider, seen, *, treat, status, asynchronous):
+    """Anthropic's `.stream()` sends when it is entered; leaving it early is a cancellation."""
+    with budget("5 USD", name="b"):
+        with_stream(provider, "messages helper", treat, asynchronous=asynchronous)
+    assert [e.event_type for e in seen.events] == ["precheck_hold", "commit"]
+    assert (seen.end.status, seen.end.estimated, seen.open_holds) == (status, status != "ok", 0)
+
+
+@KINDS
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("name", ["chat.stream", "responses.stream", "messages.stream", "beta.messages.stream"])
+def test_a_helper_that_is_never_entered(provider, seen, *, name, asynchronous):
+    """What is made and never entered sends nothing, holds nothing and records nothing."""
+    surface = next(surface for surface in SURFACES if surface.name == name)
+    sent = len(provider.requests)
+
+    async def work():
+        client = make_client(provider, surface.sdk, asynchronous=asynchronous)
+        path = name if name != "chat.stream" else "chat.completions.stream"
+        manager = method(client, path, f"beta.{path}")(**arguments(surface.flavour))
+        del manager
+        await resolved(client.close())
+
+    with budget("5 USD", name="b"):
+        drive(work(), asynchronous=asynchronous)
+    gc.collect()
+    assert not seen.events
+    assert len(provider.requests) == sent
+
+
+async def _whole(response):
+    return await resolved(response.read())
+
+
+async def _a_part(response):
+    await next_of(
+        aiter(response.iter_bytes(10)) if hasattr(response.iter_bytes(10), "__aiter__") else response.iter_bytes(10)
+    )
+
+
+@KINDS
+@pytest.mark.parametrize("strict", [False, True], ids=["unbudgeted", "strict"])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(
+    ("treat", "fault", "status"),
+    [
+        (_whole, "ok", "ok"),
+        (_unread, "ok", "cancelled"),
+        (_a_part, "slow=0.02", "cancelled"),
+        (_whole, "cut=1", "error"),
+    ],
+    ids=["read", "unread", "partly-read", "cut"],
+)
+def test_a_response_that_is_not_read(provider, seen, *, treat, fault, status, flavour, strict, asynchronous):
+    """A JSON answer of with_streaming_response that was not read whole was billed all the same: at most its hold."""
+    path = {"chat": "chat.completions", "responses": "responses", "messages": "messages"}[flavour]
+    before = len(provider.billed)
+
+    async def work():
+        client = make_client(provider, FLAVOURS[flavour], asynchronous=asynchronous)
+        send = method(client, f"{path}.with_streaming_response.create")
+        try:
+            with contextlib.suppress(Exception):
+                async with entered(send(**arguments(flavour, extra_headers={"x-local-provider": fault}))) as response:
+                    await treat(response)
+        finally:
+            await resolved(client.close())
+
+    with budget("5 USD", name="b") if strict else contextlib.nullcontext():
+        drive(work(), asynchronous=asynchronous)
+    event, (bill,) = seen.end, provider.billed[before:]
+    assert (event.event_type, event.status, event.estimated) == ("commit", status, status != "ok")
+    rate_in, rate_out = RATES[FLAVOURS[flavour]]
+    assert event.spend_usd * 10**9 >= rate_in * bill.input_tokens + rate_out * bill.output_tokens
+    assert seen.open_holds == 0
+    assert not strict or status == "ok" or event.spend_usd == seen.events[0].cost_est_usd
+
+
+def test_an_abandoned_stream_is_settled_without_another_call(provider, seen):
+    """The writer's thread records an abandoned stream by itself, even where it is the first call of the process."""
+    with_stream(provider, "chat", _unread, asynchronous=False)
+    store, until = pipeline().ledger.store, time.monotonic() + 5
+    while not store.query("SELECT 1 FROM event") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(store.query("SELECT 1 FROM event")) == 1
+
+
+def test_streams_side_by_side(provider, seen):
+    """Streams that are read in turns are settled each with its own usage."""
+    with make_client(provider, "openai") as client:
+        streams = [create(client, "chat", stream=True, max_completion_tokens=tokens) for tokens in (20, 30)]
+        while [item for stream in streams if (item := next(stream, None))]:
+            pass
+    assert sorted(event.usage["tokens_out"] for event in seen.of("commit")) == [20, 30]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_what_happens_after_the_last_event_is_no_error(provider, seen, flavour):
+    """A server that is slow to close the connection after a stream's last event has answered well."""
+
+    async def slow_to_close(content):
+        yield content
+        await asyncio.sleep(0.3)
+
+    def answer(request):
+        whole = canned(request)
+        return {**whole, "content": slow_to_close(whole["content"])}
+
+    async def work():
+        http_client = mocked(FLAVOURS[flavour], answer, asynchronous=True)
+        client = make_client(provider, FLAVOURS[flavour], asynchronous=True, http_client=http_client)
+        async with client:
+            stream = await create(client, flavour, stream=True)
+            async for _ in stream:
+                pass
+
+    drive(work(), asynchronous=True)
+    assert (seen.end.status, seen.end.estimated, seen.end.error_type) == ("ok", False, None)
+
+
+class _Forever:
+    def __await__(self):
+        yield
+
+
+def test_a_coroutine_that_is_thrown_away(provider, seen, caplog):
+    """A call whose task is destroyed in the middle of it may have been billed: it is settled, and nothing is logged."""
+    library = library_of("openai")
+
+    async def never(_request):
+        await _Forever()
+
+    async def work():
+        http_client = library.AsyncClient(transport=library.MockTransport(never))
+        client = make_client(provider, "openai", asynchronous=True, http_client=http_client)
+        client._platform = "Linux"  # else the SDK asks for it in a thread
+        pending, context = create(client, "chat"), contextvars.copy_context()
+        while (future := context.run(pending.send, None)) is not None:
+            future._asyncio_future_blocking = False
+            await future
+        # The garbage collector closes a coroutine in whatever context it runs in.
+        contextvars.Context().run(pending.close)
+
+    with budget("5 USD", name="b") as entry:
+        drive(work(), asynchronous=True)
+        hold, end = seen.events
+        assert (entry.spent, entry.held) == (hold.cost_est_usd, 0)
+    assert (end.event_type, end.status, end.error_type, end.estimated) == ("commit", "cancelled", "GeneratorExit", True)
+    assert not [record.message for record in caplog.records if record.name.startswith(("tollspan", "opentelemetry"))]

@@ -28,7 +28,12 @@ def _check_event(event, surface, bill):
     assert event.usage == {"tokens_in": bill.input_tokens, "tokens_out": bill.output_tokens}
     assert event.cost_actual_usd * 10**9 == rate_in * bill.input_tokens + rate_out * bill.output_tokens
     assert (event.provider, event.model, event.operation) == (surface.sdk, MODELS[surface.sdk], "chat")
-    assert (event.estimated, event.reason, event.error_type, event.cost_source) == (False, None, None, event.cost_source)
+    assert (event.estimated, event.reason, event.error_type, event.cost_source) == (
+        False,
+        None,
+        None,
+        event.cost_source,
+    )
     assert event.cost_source not in (None, "unpriced", "estimate")
     assert set(event.timing) == ({"total_ms", "ttft_ms"} if surface.streams else {"total_ms"})
     assert 0 < event.timing.get("ttft_ms", event.timing["total_ms"]) <= event.timing["total_ms"]

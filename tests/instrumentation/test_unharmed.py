@@ -223,7 +223,15 @@ def _looks(owner, name):
 
 def _load_everything():
     for sdk in (openai.OpenAI(api_key="x"), anthropic.Anthropic(api_key="x")):
-        for path in ("chat.completions", "responses", "beta.chat", "beta.responses", "embeddings", "messages", "beta.messages"):
+        for path in (
+            "chat.completions",
+            "responses",
+            "beta.chat",
+            "beta.responses",
+            "embeddings",
+            "messages",
+            "beta.messages",
+        ):
             with contextlib.suppress(AttributeError, ImportError):
                 target = sdk
                 for name in path.split("."):
@@ -249,7 +257,9 @@ def test_every_row_of_this_version_is_in_place(seen, caplog):
     _load_everything()
     states = INSTALLATION.state
     newer = [site for site, state in states.items() if state == "unresolved"]
-    assert all(tuple(map(int, sdk_version(site.sdk).split(".")[:2])) < tuple(map(int, site.since.split("."))) for site in newer)
+    assert all(
+        tuple(map(int, sdk_version(site.sdk).split(".")[:2])) < tuple(map(int, site.since.split("."))) for site in newer
+    )
     assert sum(state == "in place" for state in states.values()) > 20
     assert not [record for record in caplog.records if record.name.startswith("tollspan")]
 

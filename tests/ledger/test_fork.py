@@ -110,25 +110,23 @@ def test_a_child_is_an_owner_of_its_own(ledger):
 
 def test_a_parents_holds_outlive_a_child_that_lives_longer(ledger):
     """The copy of the parent's lock in a child does not make a dead parent look alive."""
-    reader, writer = os.pipe()
-    parent_reader, parent_writer = os.pipe()
+    over, born = os.pipe(), os.pipe()
 
     def parent():
-        with Ledger(ledger.path) as own:
-            own.writer.ask(a_request(requests_limit(5))).wait(5)
-            if os.fork() == 0:
-                os.close(writer)
-                os.read(reader, 1)  # until the test is over
-                os._exit(0)
-            os.write(parent_writer, b"x")
-            os._exit(0)
+        own = Ledger(ledger.path)
+        own.writer.ask(a_request(requests_limit(5))).wait(5)
+        if os.fork() == 0:
+            os.close(over[1])
+            os.write(born[1], b"x")
+            os.read(over[0], 1)  # until the test is over
+        os._exit(0)
 
     assert fork(parent)
-    os.read(parent_reader, 1)
+    os.read(born[0], 1)
     try:
         assert ledger.settle_dead_owners() == 1
     finally:
-        os.close(writer)
+        os.close(over[1])
 
 
 def test_a_child_forked_while_threads_read_and_copy_can_read(ledger, tmp_path):

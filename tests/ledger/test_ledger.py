@@ -79,6 +79,22 @@ async def test_a_conflict_is_raised_where_it_is_waited_for(ledger):
     assert ledger.spend_today() == 1
 
 
+FORGET_TO_CLOSE = """
+import sys
+from samples import commit
+from tollspan.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+for _ in range(10):
+    ledger.write_event(commit())
+"""
+
+
+def test_a_process_that_forgets_to_close_loses_nothing(tmp_path):
+    """What is queued when a process ends in order is written all the same."""
+    assert script(FORGET_TO_CLOSE, tmp_path / "own.db").wait(20) == 0
+    assert on_disk(tmp_path / "own.db") == 10
+
+
 @pytest.mark.parametrize("how", ["close", "aclose", "with", "async with"])
 def test_closing_writes_what_is_queued(tmp_path, how):
     """Every way to close a ledger writes its queue first; a closed ledger opens again when it is used."""
@@ -356,6 +372,18 @@ def test_those_in_line_are_served_in_order(ledger):
     served = [event.event_id for event in ledger.events if event.event_type == "precheck_hold"]
     assert served == [request.hold_id.hex() for request in (holder, *[request for request, _ in line])]
     assert ledger.balance(B) == Balance()
+
+
+def test_a_newcomer_stands_behind_those_in_line(ledger):
+    """Who asks later and is ready to wait does not overtake a larger request; who does not wait, may."""
+    limit = tokens_limit(10)
+    ledger.writer.ask(a_request(limit, tokens=5)).wait(5)
+    waiting(ledger, limit, tokens=8)
+    ledger.writer.put_durable(None).wait(5)
+    _, newcomer = waiting(ledger, limit, tokens=1)
+    assert isinstance(ledger.writer.ask(a_request(limit, tokens=1)).wait(5), Grant)
+    ledger.writer.put_durable(None).wait(5)
+    assert not newcomer.settled
 
 
 def test_those_who_ask_at_once_stand_in_line_in_the_order_of_asking(ledger):

@@ -6,7 +6,7 @@ The steps are one generator that says what to wait for; a thread and a task diff
 import asyncio
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from tollspan.ledger import (
     Limit,
     Refusal,
     Ticket,
+    Unit,
     event_id_for,
 )
 
@@ -179,6 +180,7 @@ def _steps(asks: _Attempt) -> Steps:
             return Admission()
         asks.record.limits = tuple(m.limit for m in _balances(matches))
         enforced = [m for m in matches if m.definition.on_limit != "warn"]
+        warning = [m for m in matches if m.definition.on_limit == "warn"]
         strict, checked = any(m.definition.mode == "strict" for m in enforced), _balances(enforced)
         with _fails_closed() if strict else nullcontext():
             remember(line.ledger.writer, [m.definition for m in matches])
@@ -188,12 +190,12 @@ def _steps(asks: _Attempt) -> Steps:
                 answer = next(_full(line, checked), None) or Grant(0, ())
         if isinstance(answer, Grant):
             break
-        refusing = next(m.definition for m in checked if m.limit.key == answer.limit.key)
+        refusing = next(m.definition for m in checked if m.limit == answer.limit)
         pause = _pause(answer, refusing, asks.began)
         if pause is None:
             raise exceeded(answer)
         yield pause
-    for refusal in _full(line, _balances(m for m in matches if m.definition.on_limit == "warn")):
+    for refusal in _full(line, _balances(warning)):
         _log.warning("%s; the call goes on, because the budget only warns", exceeded(refusal))
     return _admission(line, asks, matches, answer)
 
@@ -220,13 +222,15 @@ def _matching(line: Pipeline, record: CallRecord) -> Iterator[_Match]:
             yield _Match(definition, Limit(name, balance, start, definition.unit, definition.limit, end))
 
 
-def _balances(matches: Iterable[_Match]) -> list[_Match]:
+def _balances(matches: list[_Match]) -> list[_Match]:
     """One match for each balance, at its lowest limit: a budget that was entered twice counts a call once."""
-    lowest: dict[Key, _Match] = {}
+    if len(matches) <= 1:
+        return matches
+    lowest: dict[tuple[Key, Unit], _Match] = {}
     for match in matches:
-        known = lowest.setdefault(match.limit.key, match)
-        if match.limit.limit < known.limit.limit:
-            lowest[match.limit.key] = match
+        balance = (match.limit.key, match.limit.unit)
+        if match.limit.limit <= lowest.setdefault(balance, match).limit.limit:
+            lowest[balance] = match
     return list(lowest.values())
 
 

@@ -20,7 +20,6 @@ from tollspan.ledger import (
     open_ledger,
 )
 
-from ._lifecycle import flush_at_exit
 from ._processor import LedgerSpanProcessor, bind, take
 from ._record import CallRecord
 from ._translate import settlement
@@ -51,7 +50,7 @@ class Pipeline:
                     self._ledger.writer.defer(self._sweep)
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            flush_at_exit(self)
+            self._ledger.writer.start()  # later a garbage collector may defer something, and that may start nothing
         return self._ledger
 
     @property
@@ -92,7 +91,7 @@ class Pipeline:
                 self.ledger.writer.put(settlement(record))
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is queued; called at exit."""
+        """Write what is queued and close the ledger, as happens at the end of the process anyway."""
         if self._ledger is not None:
             with internal_errors:
                 self._ledger.close(timeout_s)

@@ -276,8 +276,6 @@ class Ledger:
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and close the file; the next use opens it again. Raises LedgerError if events remain."""
         left = self.writer.close(timeout_s)
-        with self.writer.store_lock:
-            self.store.retire()
         if left:
             raise LedgerError(f"{left} events could not be written: {self.writer.counts.last_error or 'out of time'}")
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Balance, Grant, Refusal
@@ -29,6 +30,7 @@ INTERVAL_S = 0.2
 SETTLE_WITHIN_S = 0.01
 POLL_S = 0.02
 _BACKOFF_S = (0.05, 5.0)
+_END_S = 5.0
 _WATCHED_BALANCES = 4096
 
 Answer = Grant | Refusal
@@ -78,7 +80,7 @@ class Writer:
         self._waiting: list[_Waiting] = []
         self._deferred: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._urgent = self._stop = False
+        self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
         self._data_version: tuple[int, int] | None = None
         self._retry_at, self._backoff = 0.0, _BACKOFF_S[0]
@@ -136,13 +138,16 @@ class Writer:
         """Start the thread if it is not running."""
         if self._thread is None:
             with self._start_lock:
+                if not self._ends_well:
+                    self._ends_well = True
+                    at_the_end(self._end)
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="tollspan-writer", daemon=True)
                     thread.start()
                     self._thread = thread
 
     def close(self, timeout_s: float) -> int:
-        """Write what is queued and end the thread; gives back how many events could not be written in time."""
+        """Write what is queued, end the thread, close the file; gives back how many events could not be written."""
         self._stop = True
         if self.pending:
             self.start()
@@ -151,7 +156,14 @@ class Writer:
             self._wake.set()
             thread.join(timeout_s)
         self._stop = False
+        with self.store_lock:
+            self._store.retire()
         return self.pending
+
+    def _end(self) -> None:
+        left = self.close(_END_S)
+        if left:
+            _log.error("%d events are lost: %s", left, self.counts.last_error or "the process had to end")
 
     def before_fork(self) -> None:
         """Finish what is being written, and write nothing until the fork is over."""
