@@ -3,14 +3,14 @@
 import logging
 import sqlite3
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from tollspan.budget import BudgetExhausted, LedgerOutOfReach, UnpricedModel, budget, scope
 from tollspan.exporter import pipeline
-from tollspan.ledger import Ledger, LedgerEvent, internal_errors
+from tollspan.ledger import Ledger, LedgerError, LedgerEvent, Ticket, internal_errors
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +135,22 @@ def _fill(store, monkeypatch):
 
     store.close()
     monkeypatch.setattr(store, "_open", full)
+
+
+def test_an_interrupt_is_an_interrupt_also_when_the_ledger_fails(trouble, chat, provider, monkeypatch):
+    """KeyboardInterrupt at the moment of the ledger's error is not replaced by it, and lets nothing out."""
+    wait = Ticket.wait
+
+    def interrupted(self, timeout_s=None):
+        with suppress(LedgerError):
+            wait(self, timeout_s)
+        raise KeyboardInterrupt
+
+    with budget("5 USD", name="b"), monkeypatch.context() as patched:
+        patched.setattr(Ticket, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chat(max_tokens=5)
+    assert provider.requests == []
 
 
 def test_a_ledger_that_comes_back_is_used_again(chat, tmp_path, configure, provider):

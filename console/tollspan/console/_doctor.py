@@ -169,10 +169,10 @@ def _unpriced(ledger: Ledger) -> Iterator[Finding]:
 def _uncovered(ledger: Ledger) -> Iterator[Finding]:
     for seen in ledger.uncovered(time.time() - _WEEK_S):
         text = (
-            f"{number(seen.calls, 'call')} to {plain(seen.provider)} ({plain(seen.operation)}) in the last 7 days came by "
-            "a way that no call site covers; they are recorded"
+            f"{number(seen.calls, 'call')} to {plain(seen.provider)} ({plain(seen.operation)}) in the last 7 days came "
+            "by a way that no call site covers; they are recorded"
         )
-        yield Finding("SDKs", "note", text, "raw HTTP, or a method of an SDK that this version does not know: report it")
+        yield Finding("SDKs", "note", text, "raw HTTP, or a method of an SDK that this version does not know")
 
 
 def _budgets(ledger: Ledger, settings: Settings) -> Iterator[Finding]:

@@ -21,8 +21,8 @@ _log = logging.getLogger("tollspan.instrumentation")
 def instrument(tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:  # noqa: ARG001 - the metrics are not there yet
     """Record every call of the LLM SDKs in the ledger, on spans, and against the budgets. Idempotent.
 
-    Spans are made with `tracer_provider`, or else with the global one, also where that is set later. The ledger does not
-    depend on either. TOLLSPAN_DISABLED makes this do nothing.
+    Spans are made with `tracer_provider`, or else with the global one, also where that is set later. The ledger does
+    not depend on either. TOLLSPAN_DISABLED makes this do nothing.
     """
     with internal_errors:
         line = pipeline()
