@@ -97,7 +97,7 @@ class Calls:
         line = exporter.pipeline()
         line.ledger.writer.put(settlement(record))
         if flush:
-            assert line.ledger.flush()
+            assert line.ledger.flush(60)
 
     def spend(self, tokens_out, **fields):
         """Make a whole call with this output, through whatever budgets are in force."""

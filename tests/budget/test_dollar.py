@@ -127,7 +127,7 @@ def test_a_dollar_is_a_dollar(slow_provider, workers, how, max_tokens, on_limit)
     else:
         assert billed >= Decimal("0.50")  # unset and at once, each call in flight holds what the model gives at most
     assert answered.count(True) == len(slow_provider.billed)
-    assert book.flush()
+    assert book.flush(60)
     assert sum(event.cost_actual_usd for event in book.events if event.event_type == "commit") == billed
     with one_dollar(on_limit) as handle:
         assert (handle.spent, handle.held, handle.remaining) == (billed, 0, 1 - billed)

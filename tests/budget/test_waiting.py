@@ -124,7 +124,7 @@ def test_a_wait_is_an_event_of_the_ledger(calls, in_a_thread, book):
     time.sleep(0.08)
     calls.settle(holder, 10)
     record, admission = waiting.result(5)
-    assert book.flush()
+    assert book.flush(60)
     (event,) = [e for e in book.events if e.event_type == "wait" and e.call_id == record.call_id.hex()]
     assert event.reason == "budget"
     assert event.timing["total_ms"] == pytest.approx(admission.waited_ms, abs=0.001)
@@ -182,7 +182,7 @@ async def test_tasks_that_are_cancelled_in_line_leave_no_hold(calls, book):
     finished = [number for number in done if isinstance(number, int)]
     assert len(finished) >= 30
     assert finished == sorted(finished)
-    assert await book.aflush()
+    assert await book.aflush(60)
     assert book.verify() == []
     # A task that was cancelled after its admission never settled its call: those holds are the test's own.
     open_calls = book.open_holds().calls

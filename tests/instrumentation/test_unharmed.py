@@ -1,13 +1,15 @@
-"""What users see of the SDKs is as without us: results, requests, exceptions, signatures; and all of it can be undone."""
+"""What users see of the SDKs is as without us: results, requests, exceptions, methods; and all can be undone."""
 
 import contextlib
 import contextvars
+import gc
 import inspect
 import json
 import logging
 import pickle
 import subprocess
 import sys
+from operator import attrgetter
 
 import pytest
 import wrapt
@@ -55,9 +57,12 @@ def with_settings(monkeypatch, **settings):
 # ---- requests and results
 
 
+MOCKED = [(surface, chunked) for surface in SURFACES for chunked in (False, True) if surface.streams or not chunked]
+MOCKED_IDS = [f"{surface.name} {'chunked' if chunked else 'whole'}".replace(" ", "-") for surface, chunked in MOCKED]
+
+
 @KINDS
-@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
-@pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name.replace(" ", "-"))
+@pytest.mark.parametrize(("surface", "chunked"), MOCKED, ids=MOCKED_IDS)
 def test_requests_and_results_over_a_mock(provider, instrumented, *, surface, chunked, asynchronous):
     """With a user's own HTTP client too, requests are the same bytes but for include_usage, and so are the results."""
     bodies = []
@@ -193,6 +198,7 @@ def test_exceptions_are_those_of_the_sdk(provider, instrumented, *, fault, flavo
     bare = described()
     with instrumented() as seen:
         assert described() == bare
+        gc.collect()  # after an error event, older SDKs leave the response open
         assert seen.end.status == "error"
 
 
@@ -223,19 +229,12 @@ def _looks(owner, name):
 
 def _load_everything():
     for sdk in (openai.OpenAI(api_key="x"), anthropic.Anthropic(api_key="x")):
-        for path in (
-            "chat.completions",
-            "responses",
-            "beta.chat",
-            "beta.responses",
-            "embeddings",
-            "messages",
-            "beta.messages",
-        ):
-            with contextlib.suppress(AttributeError, ImportError):
-                target = sdk
-                for name in path.split("."):
-                    target = getattr(target, name)
+        for path in ("chat.completions", "beta.chat.completions", "responses", "beta.responses", "embeddings"):
+            with contextlib.suppress(AttributeError):
+                attrgetter(path)(sdk)
+        for path in ("completions", "messages", "beta.messages"):
+            with contextlib.suppress(AttributeError):
+                attrgetter(path)(sdk)
         sdk.close()
 
 
@@ -252,14 +251,16 @@ def test_methods_look_as_before_and_are_put_back():
         assert all(vars(owner).get(name) is original for owner, name, original, _ in before)
 
 
+def _numbers(version):
+    return [int(part) for part in version.split(".")[:2]]
+
+
 def test_every_row_of_this_version_is_in_place(seen, caplog):
     """Each row whose method the installed SDK is new enough to have is in place, and nothing is missed."""
     _load_everything()
     states = INSTALLATION.state
     newer = [site for site, state in states.items() if state == "unresolved"]
-    assert all(
-        tuple(map(int, sdk_version(site.sdk).split(".")[:2])) < tuple(map(int, site.since.split("."))) for site in newer
-    )
+    assert all(_numbers(sdk_version(site.sdk)) < _numbers(site.since) for site in newer)
     assert sum(state == "in place" for state in states.values()) > 20
     assert not [record for record in caplog.records if record.name.startswith("tollspan")]
 
@@ -281,7 +282,8 @@ def test_an_sdk_imported_later_is_patched_when_it_comes(ledger_path):
     code = (
         "import sys; from tollspan.instrumentation import instrument, INSTALLATION; instrument();"
         "assert not {'openai', 'anthropic', 'httpx', 'httpx2'} & set(sys.modules);"
-        "import openai, anthropic; openai.OpenAI(api_key='x').chat.completions; anthropic.Anthropic(api_key='x').messages;"
+        "import openai, anthropic;"
+        "openai.OpenAI(api_key='x').chat.completions, anthropic.Anthropic(api_key='x').messages;"
         "states = {(s.module, s.name): v for s, v in INSTALLATION.state.items() if hasattr(s, 'reader')};"
         "assert states['openai.resources.chat.completions.completions', 'Completions.create'] == 'in place';"
         "assert states['anthropic.resources.messages.messages', 'AsyncMessages.create'] == 'in place'"
@@ -322,9 +324,9 @@ def test_a_transport_that_is_no_http_client(seen):
             return library.Response(request=request, **canned(request))
 
     for path in ("v1", "broken"):
-        with openai.OpenAI(base_url=f"http://blind/{path}", api_key="x", http_client=Blind(), max_retries=0) as client:
-            with contextlib.suppress(openai.APITimeoutError):
-                create(client, "chat")
+        client = openai.OpenAI(base_url=f"http://blind/{path}", api_key="x", http_client=Blind(), max_retries=0)
+        with client, contextlib.suppress(openai.APITimeoutError):
+            create(client, "chat")
     good, bad = seen.events
     assert (good.usage, good.estimated, good.attempts) == ({"tokens_in": 20, "tokens_out": 10}, False, 1)
     assert (bad.event_type, bad.estimated, bad.status) == ("commit", True, "error")
@@ -369,7 +371,7 @@ def test_a_context_that_outlives_its_call(provider, seen, *, asynchronous):
 @KINDS
 @pytest.mark.parametrize("name", ["chat.create", "chat.create stream", "messages.create", "messages.stream"])
 def test_the_span_is_current_while_the_request_is_sent(provider, seen, *, name, asynchronous):
-    """Spans that are made below, such as those of the HTTP client, are children of the call's; afterwards none is left."""
+    """Spans that are made below, such as those of the HTTP client, are children of the call's, and no others."""
     surface = next(surface for surface in SURFACES if surface.name == name)
     inside = []
 
@@ -403,11 +405,11 @@ BUGS = {
 
 
 @KINDS
-@pytest.mark.parametrize("fault", ["ok", "status=500;retry-after=0.01,ok", "status=429"])
+@pytest.mark.parametrize("fault", ["ok", "status=500;retry-after=0.01,ok", "status=429;retry-after=0.01"])
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_of_ours_is_not_the_users(provider, seen, monkeypatch, caplog, *, bug, streams, fault, asynchronous):
-    """Whatever breaks inside of us, the call goes on as without us, the bug is logged and counted, and no hold stays."""
+    """Whatever breaks inside of us, the call goes on as without us, the bug is logged and counted; no hold stays."""
     where, name = BUGS[bug]
     monkeypatch.setattr(where, name, _boom) if name else monkeypatch.setattr(where, _boom)
     monkeypatch.setattr(internal_errors, "raising", False)
@@ -425,7 +427,8 @@ def test_a_bug_of_ours_is_not_the_users(provider, seen, monkeypatch, caplog, *, 
 
     with budget("5 USD", name="b") as entry:
         result = drive(work(), asynchronous=asynchronous)
-    assert result in ((429,) if fault == "status=429" else (10, 11) if streams else ("stop",))
+    # Where the tap itself is broken, the usage chunk that we asked for is not hidden.
+    assert result in ((429,) if fault.startswith("status=429") else (10, 11) if streams else ("stop",))
     assert seen.open_holds == 0
     assert entry.held == 0
     reached = internal_errors.count > 0

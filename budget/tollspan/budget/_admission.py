@@ -299,8 +299,8 @@ def _admission(line: Pipeline, asks: _Attempt, matches: list[_Match], grant: Gra
     record, intent = asks.record, asks.intent
     waits = any(m.definition.on_limit == "wait" for m in matches)
     waited_ms = (time.monotonic() - asks.began) * 1000 if waits else 0.0
-    if waited_ms > _LOOK_AGAIN_S * 1000 and asks.number == 0:
-        line.ledger.writer.put(Entry(wait_event(record, waited_ms)))
+    if waited_ms > _LOOK_AGAIN_S * 1000:
+        line.ledger.writer.put(Entry(wait_event(record, waited_ms, asks.number)))
     unasked = intent.max_output_tokens is None and intent.clampable and intent.unbounded is None
     cut = (
         record.held is not None and unasked and asks.number == 0 and grant.output_tokens < largest_output(intent.price)

@@ -57,10 +57,10 @@ def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
     return Entry(event, record.held.hold_id if billed and record.held else None)
 
 
-def wait_event(record: CallRecord, waited_ms: float) -> LedgerEvent:
-    """A call that stood in line for a budget, and for how long."""
+def wait_event(record: CallRecord, waited_ms: float, sequence: int = 0) -> LedgerEvent:
+    """An attempt that stood in line for a budget, and for how long."""
     return LedgerEvent(
-        **_identity(record, "wait", 0), timing={"total_ms": round(waited_ms, 3)}, reason="budget", timestamp=time.time()
+        **_identity(record, "wait", sequence), timing={"total_ms": round(waited_ms, 3)}, reason="budget", timestamp=time.time()
     )
 
 

@@ -132,7 +132,7 @@ def _refusal(
         Refusal(
             limit,
             balance,
-            demand.amount(limit.unit, demand.least_output),
+            demand.amount(limit.unit, least),
             busy=_fits_when_settled(demand, limit, balance),
         )
         for limit, balance, room in zip(limits, balances, rooms, strict=True)

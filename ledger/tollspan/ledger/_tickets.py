@@ -55,7 +55,9 @@ class Ticket(Generic[T]):
     async def wait_async(self, timeout_s: float | None = None) -> T | None:
         """The answer, for a task. Raises TimeoutError, or the error that the writer met."""
         assert self._future is not None, "a ticket made without a loop is for threads"
-        await asyncio.wait_for(asyncio.shield(self._future), timeout_s)
+        # Not wait_for: it swallows a cancellation that comes together with the answer.
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(self._future)
         return self._take()
 
     def result(self) -> T | None:
