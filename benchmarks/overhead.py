@@ -1,6 +1,6 @@
 """What tollspan adds to a call: CPU time of the same SDK call bare, with a minimal span, and with tollspan.
 
-    python benchmarks/overhead.py [--pairs 600] [--streams 150] [--json]
+    python benchmarks/overhead.py [--calls 600] [--streams 150] [--json]
 
 The three variants take turns in one process against a local provider in another process, so drift of the machine hits
 all of them alike. Figures are CPU microseconds: of the calling thread, and of the whole process (with the ledger's
@@ -24,6 +24,7 @@ from pathlib import Path
 import wrapt
 
 VARIANTS = ("bare", "floor", "tollspan")
+BLOCK, WARM = 15, 8
 MESSAGES = [{"role": "user", "content": "Name three rivers of Europe, and the seas they reach."}]
 PROVIDER = """
 import sys
@@ -146,21 +147,31 @@ def variant(name, floor):
         remove()
 
 
-def measure(call: Callable[[], object], rounds: int, floor: Floor):
-    """CPU microseconds of each call, by variant: of the thread and of the process."""
+def measure(call: Callable[[], object], calls: int, floor: Floor):
+    """CPU microseconds of a call, by variant: of the thread and of the process, a median for each block of calls.
+
+    The variants take turns in blocks. The first calls after a switch are not counted: patching a class makes the
+    interpreter forget what it had specialised, and no application patches its SDK between two calls.
+    """
     figures = {name: ([], []) for name in VARIANTS}
-    for number in range(rounds + 20):
+    for number in range(max(4, calls // BLOCK)):
         for name in VARIANTS if number % 2 else reversed(VARIANTS):
             with variant(name, floor):
-                gc.disable()
-                thread, process = time.thread_time_ns(), time.process_time_ns()
-                call()
-                thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
-                gc.enable()
-            if number >= 20:
-                figures[name][0].append(thread / 1000)
-                figures[name][1].append(process / 1000)
+                for _ in range(WARM):
+                    call()
+                timed = [timed_call(call) for _ in range(BLOCK)]
+            for which in (0, 1):
+                figures[name][which].append(statistics.median(figure[which] for figure in timed))
     return figures
+
+
+def timed_call(call):
+    gc.disable()
+    thread, process = time.thread_time_ns(), time.process_time_ns()
+    call()
+    thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
+    gc.enable()
+    return thread / 1000, process / 1000
 
 
 def summary(figures):
@@ -179,7 +190,7 @@ def summary(figures):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--pairs", type=int, default=600)
+    arguments.add_argument("--calls", type=int, default=600)
     arguments.add_argument("--streams", type=int, default=150)
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
@@ -189,7 +200,7 @@ def main():
         try:
             floor = Floor(tracing())
             results = {
-                name: summary(measure(call, options.streams if "stream" in name else options.pairs, floor))
+                name: summary(measure(call, options.streams if "stream" in name else options.calls, floor))
                 for name, call in surfaces(url).items()
             }
         finally:
@@ -207,7 +218,7 @@ def table(results):
         f"{cell(r['tollspan_added_process_us']):<22}"
         for name, r in results.items()
     ]
-    return "\n".join([*lines, "medians of paired differences, quartiles in parentheses"])
+    return "\n".join([*lines, "medians of the differences between blocks, quartiles in parentheses"])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tollspan.ledger import (
     LedgerUnavailable,
     Refusal,
 )
+from tollspan.ledger._filelock import FileLock
 
 B = ("b", "", 0)
 
@@ -324,6 +325,20 @@ def test_enqueueing_never_waits_for_another_process(ledger):
         assert ledger.writer.pending == 1001
     assert ledger.flush()
     assert ledger.latest_offset() == 1002
+
+
+def test_a_process_that_stands_still_in_a_write_does_not_keep_others_from_ending(ledger):
+    """While another holds the lock on the file and goes no further, closing gives up in time; later all is written."""
+    ledger.append(commit())
+    with FileLock(ledger.path.with_name("own.db-lock")):
+        ledger.write_event(commit())
+        began = time.monotonic()
+        assert not ledger.flush(0.1)
+        with pytest.raises(LedgerError, match="events could not be written: out of time"):
+            ledger.close(0.1)
+        assert time.monotonic() - began < 2
+    assert ledger.flush()
+    assert ledger.latest_offset() == 2
 
 
 # ---- cached balances

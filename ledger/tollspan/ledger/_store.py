@@ -104,11 +104,7 @@ class SQLiteStore:
         self._read_lock = threading.RLock()
         self._copy_lock = threading.Lock()
         # Connections to a ledger in memory share one cache, where a reader and a writer fail instead of waiting.
-        self._file_lock = (
-            FileLock(self.path.with_name(self.path.name + "-lock"), timeout_s=self._busy_timeout_ms / 1000)
-            if self.path
-            else self._read_lock
-        )
+        self._file_lock = FileLock(self.path.with_name(self.path.name + "-lock")) if self.path else self._read_lock
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -145,7 +141,7 @@ class SQLiteStore:
     def retire(self) -> None:
         """Close, and stop being an owner unless holds of this process are open; those are settled after its end."""
         with contextlib.suppress(LedgerUnavailable):
-            if self.owner.known_name and not self.holds_of(self.owner.known_name):
+            if self.owner.known_name and self._connection is not None and not self.holds_of(self.owner.known_name):
                 self.owner.leave()
         self.close()
 

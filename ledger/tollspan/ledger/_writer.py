@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
@@ -147,7 +148,10 @@ class Writer:
                     self._thread = thread
 
     def close(self, timeout_s: float) -> int:
-        """Write what is queued, end the thread, close the file; gives back how many events could not be written."""
+        """Write what is queued, end the thread, close the file; gives back how many events could not be written.
+
+        Takes no longer than twice `timeout_s` seconds, even where another process stands still in a write of its own.
+        """
         self._stop = True
         if self.pending:
             self.start()
@@ -156,8 +160,9 @@ class Writer:
             self._wake.set()
             thread.join(timeout_s)
         self._stop = False
-        with self.store_lock:
+        if self.store_lock.acquire(timeout=timeout_s):
             self._store.retire()
+            self.store_lock.release()
         return self.pending
 
     def _end(self) -> None:
@@ -339,14 +344,10 @@ class Writer:
         """Leave out the one entry that cannot be stored."""
         self.counts.rejected += 1
         _log.error("an event cannot be stored and was left out: %s: %s", type(error).__name__, error)
-        for waiting in asking:
-            waiting.ticket.answer(None, error)
-            wake([waiting.ticket])
-        for pending in batch:
-            if pending.ticket is not None:
-                pending.ticket.answer(None, error)
-                wake([pending.ticket])
-            entry = pending.entry
+        tickets: list[Ticket[Any]] = [pending.ticket for pending in batch if pending.ticket is not None]
+        tickets += [waiting.ticket for waiting in asking]
+        wake([ticket for ticket in tickets if ticket.answer(None, error)])
+        for entry in (pending.entry for pending in batch):
             # The call may have been billed, so what it held is spent. An event that is made already was made here.
             if isinstance(entry, Entry) and entry.release is not None and callable(entry.event):
                 self.defer(partial(self._settle_at_hold, entry.release))
