@@ -24,10 +24,9 @@ def provider():
         yield running
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def quick_collections():
     """Leave what is there already out of garbage collections, which would take most of the time otherwise."""
-    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()

@@ -189,3 +189,24 @@ def test_taps_are_streams_of_the_http_library(sdk):
     sink = Sink(lambda _error, _left: None, lambda: None)
     assert isinstance(tap_class(Tap, library.SyncByteStream)(iter([]), sink, None), library.SyncByteStream)
     assert isinstance(tap_class(AsyncTap, library.AsyncByteStream)(iter([]), sink, None), library.AsyncByteStream)
+
+
+def test_a_tap_that_is_closed_closes_what_is_below():
+    """Closing the iteration of an async tap closes the generator below at once, and not when the loop gets to it."""
+    closed = []
+
+    class Below:
+        async def __aiter__(self):
+            try:
+                yield b"one"
+                yield b"two"
+            finally:
+                closed.append(True)
+
+    async def work():
+        iteration = aiter(AsyncTap(Below(), Sink(lambda _error, _left: None, lambda: None), None))
+        assert await anext(iteration) == b"one"
+        await iteration.aclose()
+        return list(closed)
+
+    assert drive(work(), asynchronous=True) == [True]

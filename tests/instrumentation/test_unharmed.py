@@ -54,6 +54,10 @@ def with_settings(monkeypatch, **settings):
         old.close()
 
 
+def _boom(*_arguments, **_options):
+    raise ZeroDivisionError("a bug of ours")
+
+
 # ---- requests and results
 
 
@@ -162,7 +166,7 @@ FAULTS = (
 
 
 @KINDS
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", ["chat", "messages"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_exceptions_are_those_of_the_sdk(provider, instrumented, *, fault, flavour, asynchronous):
     """Type, text, attributes, cause and context of what the caller gets are as without us."""
@@ -313,6 +317,19 @@ def test_subclasses_of_clients(provider, seen):
     assert not uncovered
 
 
+def test_a_client_whose_address_we_cannot_read(provider, seen, monkeypatch):
+    """Where the table's own wrapper fails on a client, the SDK works on, and the wire records the call."""
+    monkeypatch.setattr(internal_errors, "raising", False)
+
+    class Odd(openai.OpenAI):
+        base_url = property(_boom, openai.OpenAI.base_url.fset)
+
+    with Odd(base_url=provider.openai_url, api_key="x") as client:
+        assert create(client, "chat").choices
+    assert [event.event_type for event in seen.events] == ["commit"]
+    assert internal_errors.count == sum(uncovered.values()) == 1
+
+
 def test_a_transport_that_is_no_http_client(seen):
     """Where the wire cannot be seen, the SDK's own result and exception tell what became of the call."""
     library = library_of("openai")
@@ -388,10 +405,6 @@ def test_the_span_is_current_while_the_request_is_sent(provider, seen, *, name, 
 # ---- our own bugs
 
 
-def _boom(*_arguments, **_options):
-    raise ZeroDivisionError("a bug of ours")
-
-
 BUGS = {
     "reading the request": (type(OPENAI_CHAT), "request"),
     "reading the answer": (type(OPENAI_CHAT), "response"),
@@ -405,8 +418,10 @@ BUGS = {
 
 
 @KINDS
-@pytest.mark.parametrize("fault", ["ok", "status=500;retry-after=0.01,ok", "status=429;retry-after=0.01"])
-@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("streams", "fault"),
+    [(False, "ok"), (True, "ok"), (True, "status=500;retry-after=0.01,ok"), (False, "status=429;retry-after=0.01")],
+)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_of_ours_is_not_the_users(provider, seen, monkeypatch, caplog, *, bug, streams, fault, asynchronous):
     """Whatever breaks inside of us, the call goes on as without us, the bug is logged and counted; no hold stays."""
