@@ -273,7 +273,11 @@ def test_a_response_that_is_not_read(provider, seen, *, treat, fault, status, fl
 
 def test_an_abandoned_stream_is_settled_without_another_call(provider, seen):
     """The writer's thread records an abandoned stream by itself, even where it is the first call of the process."""
-    with_stream(provider, "chat", _unread, asynchronous=False)
+
+    async def look(_stream):
+        assert pipeline().is_open  # to open the ledger takes locks, for which a garbage collection is no place
+
+    with_stream(provider, "chat", look, asynchronous=False)
     store, until = pipeline().ledger.store, time.monotonic() + 5
     while not store.query("SELECT 1 FROM event") and time.monotonic() < until:
         time.sleep(0.02)
@@ -310,6 +314,20 @@ def test_what_happens_after_the_last_event_is_no_error(provider, seen, flavour):
                 pass
 
     drive(work(), asynchronous=True)
+    assert (seen.end.status, seen.end.estimated, seen.end.error_type) == ("ok", False, None)
+
+
+@pytest.mark.parametrize(("flavour", "terminal"), [("chat", b"data: [DONE]"), ("messages", b"event: message_stop")])
+def test_a_stream_without_its_terminal_event(provider, seen, flavour, terminal):
+    """Some servers just end a stream after its last chunk: with a reason to finish in it, it is whole."""
+
+    def answer(request):
+        whole = canned(request)
+        return {**whole, "content": iter([whole["content"].partition(terminal)[0]])}
+
+    sdk = FLAVOURS[flavour]
+    with make_client(provider, sdk, http_client=mocked(sdk, answer, asynchronous=False)) as client:
+        assert len(list(create(client, flavour, stream=True))) > 4
     assert (seen.end.status, seen.end.estimated, seen.end.error_type) == ("ok", False, None)
 
 

@@ -73,7 +73,9 @@ def test_a_refusal_says_truly_whether_waiting_helps(demand, till, patient):
         assert answer.balance == till[1][named[0]]
         wanted = demand.wanted_output if patient else demand.least_output
         assert not fits(demand, wanted, [answer.limit], [answer.balance])
-        assert answer.needed == demand.amount(answer.limit.unit, demand.least_output)
+        least, most = (demand.amount(answer.limit.unit, n) for n in (demand.least_output, demand.wanted_output))
+        assert least <= answer.needed <= (most if patient else least)
+        assert answer.balance.spent + answer.balance.held + answer.needed > answer.limit.limit
 
 
 @given(demands(), st.booleans())

@@ -227,13 +227,16 @@ def test_a_snapshot_taken_while_others_write_is_whole(ledger, tmp_path):
 
 
 def test_a_snapshot_is_never_written_over_something(ledger, tmp_path):
-    """A file that is there is left alone, and a copy that fails leaves no file behind."""
+    """A file that is there is left alone, and a copy of what cannot be read makes none."""
     (tmp_path / "taken.db").write_text("mine")
     with pytest.raises(FileExistsError, match=r"taken\.db"):
         ledger.snapshot_to(tmp_path / "taken.db")
     assert (tmp_path / "taken.db").read_text() == "mine"
     with pytest.raises(LedgerUnavailable, match="no folder"):
         ledger.snapshot_to(tmp_path / "no folder" / "copy.db")
+    with Ledger(tmp_path / "taken.db") as spoilt, pytest.raises(LedgerUnavailable, match="damaged or no ledger"):
+        spoilt.snapshot_to(tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
 
 
 def test_a_file_that_is_not_there_is_not_made_for_reading(tmp_path):

@@ -1,12 +1,14 @@
 """Owners of holds: who lives keeps them, and the holds of who is gone become spend, once."""
 
 import signal
+import threading
 from decimal import Decimal
 
 import pytest
 from samples import a_request, cancel_of, commit, in_threads, requests_limit, script
 
 from tollspan.ledger import Balance, Ledger
+from tollspan.ledger._filelock import FileLock
 
 B = ("b", "", 0)
 
@@ -117,6 +119,27 @@ def test_the_file_of_a_dead_owner_without_holds_is_removed(ledger, holder):
     kill(process)
     assert ledger.settle_dead_owners() == 0
     assert owner_files(ledger) == []
+
+
+def test_a_lock_is_never_held_on_a_file_that_is_gone(tmp_path, monkeypatch):
+    """Who waited for a lock while its file was removed takes it on a new file, where others meet it."""
+    fcntl = pytest.importorskip("fcntl")
+    path, flock, waits = tmp_path / "file", fcntl.flock, threading.Event()
+    first, second, third = FileLock(path), FileLock(path), FileLock(path)
+
+    def sweep():
+        waits.wait(5)
+        path.unlink()
+        first.release()
+
+    assert first.try_acquire()
+    monkeypatch.setattr(fcntl, "flock", lambda *wanted: (waits.set(), flock(*wanted)))
+    in_threads(sweep, second.__enter__)
+    assert path.exists()
+    assert not third.try_acquire()
+    second.release()
+    assert third.try_acquire()
+    third.release()
 
 
 def test_owners_that_come_while_others_sweep_are_not_taken_for_dead(ledger):

@@ -178,7 +178,8 @@ def test_who_stands_in_line_is_not_overtaken_in_a_batch(store):
     line = [(8, "b"), (1, "b"), (1, "other"), (1, "b")]
     requests = [replace(a_request(tokens_limit(10, name), tokens=n), queued=True) for n, name in line]
     requests[3] = replace(requests[3], queued=False)
-    answers = store.foresee(requests)
+    with store.looking() as look:
+        answers = [look.answer(request) for request in requests]
     assert [type(answer) for answer in answers] == [Refusal, Refusal, Grant, Grant]
     assert answers[1].busy
     assert store.write(holds=requests).answers == answers
@@ -193,10 +194,11 @@ def test_a_hold_id_is_taken_once(store):
     assert store.balances([("b", "", 0)]) == {("b", "", 0): Balance(0, 1, 0)}
 
 
-def test_foreseeing_promises_and_changes_nothing(store):
-    """A look at what would be granted leaves the store as it is."""
-    request = a_request(requests_limit(1))
-    assert store.foresee([request, a_request(requests_limit(1))])[0] == Grant(0, (1,))
+def test_looking_changes_nothing(store):
+    """A look at what would be granted counts the grants for itself, and leaves the store as it is."""
+    with store.looking() as look:
+        answers = [look.answer(a_request(requests_limit(1))) for _ in range(2)]
+    assert [type(answer) for answer in answers] == [Grant, Refusal]
     assert (rows(store), store.balances([("b", "", 0)])) == ([], {("b", "", 0): Balance()})
 
 

@@ -60,7 +60,10 @@ def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
 def wait_event(record: CallRecord, waited_ms: float, sequence: int = 0) -> LedgerEvent:
     """An attempt that stood in line for a budget, and for how long."""
     return LedgerEvent(
-        **_identity(record, "wait", sequence), timing={"total_ms": round(waited_ms, 3)}, reason="budget", timestamp=time.time()
+        **_identity(record, "wait", sequence),
+        timing={"total_ms": round(waited_ms, 3)},
+        reason="budget",
+        timestamp=time.time(),
     )
 
 

@@ -26,7 +26,6 @@ CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", defa
 """The call that the SDK is making here, for the wire."""
 
 
-
 def current() -> "Call | Expected | None":
     """The call in force here. A context that was copied inside a call, as for a task, may outlive that call."""
     here = CURRENT.get()
@@ -196,7 +195,8 @@ class Call:
 
     def returned(self, result: Any) -> None:
         """The SDK's method returned: settle now, unless a stream is still to be read."""
-        if self._sink is not None and self._sink.open and (self._status or 0) < 400:  # noqa: PLR2004 - HTTP
+        streams = self._sink is not None and self._sink.open and (self._status or 0) < 400  # noqa: PLR2004 - HTTP
+        if self._settled or streams:
             return
         with internal_errors:
             if not self._answered:
@@ -350,8 +350,11 @@ class Call:
         if sink is not None and sink.first_at is not None and self.facts.stream:
             record.ttft_ms = (sink.first_at - self._began) * 1000
         facts = self._read()
+        by_itself = error is None and not left
         if not self.facts.stream:
-            facts.complete = facts.usage is not None or (error is None and not left)
+            facts.complete = facts.usage is not None or by_itself
+        elif by_itself and facts.finish_reasons:  # not every server sends a terminal event
+            facts.complete = True
         if facts.complete:  # what an SDK meets while it clears up after the last event concerns nobody
             error = None
         book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)

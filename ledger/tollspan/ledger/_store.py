@@ -28,10 +28,9 @@ LEDGER_BUDGET = ""
 """The balance that the ledger keeps of itself: USD per UTC day, for all calls and for each profile."""
 
 _DAY = Window("day", "UTC")
-_INSERT = (
-    f"INSERT INTO event ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
-    "ON CONFLICT (event_id) DO NOTHING"  # OR IGNORE would pass over missing values too
-)
+_NAMES, _MARKS = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
+# OR IGNORE would pass over missing values too.
+_INSERT = f"INSERT INTO event ({_NAMES}) VALUES ({_MARKS}) ON CONFLICT (event_id) DO NOTHING"
 _SPEND = COLUMNS.index("spend_nusd")
 
 
@@ -77,8 +76,7 @@ class Definition:
 class Outcome:
     """What a committed batch did.
 
-    An answer for each hold request, the balances it changed, how many replays it ignored, and what was wrong with
-    entries (by their index) whose id is stored with different content.
+    `conflicts` says, by the index of its entry, what was wrong with an id that is stored with different content.
     """
 
     answers: list[Grant | Refusal]
@@ -102,8 +100,8 @@ class SQLiteStore:
 
     def _make_locks(self) -> None:
         self._read_lock = threading.RLock()
-        self._copy_lock = threading.Lock()
         # Connections to a ledger in memory share one cache, where a reader and a writer fail instead of waiting.
+        self._copy_lock = threading.RLock() if self.path else self._read_lock
         self._file_lock = FileLock(self.path.with_name(self.path.name + "-lock")) if self.path else self._read_lock
 
     @property
@@ -147,10 +145,13 @@ class SQLiteStore:
 
     def copy_to(self, path: Path) -> None:
         """Copy the ledger as it is at one moment, while others write. Raises LedgerUnavailable."""
-        with self._copy_lock, explained(path), contextlib.closing(sqlite3.connect(path)) as target:
-            still = self._read_lock if self.path is None else contextlib.nullcontext()
-            with still, contextlib.closing(self.open_reader()) as source:
-                source.backup(target)
+        with (
+            self._copy_lock,
+            contextlib.closing(self.open_reader()) as source,
+            explained(path),
+            contextlib.closing(sqlite3.connect(path)) as target,
+        ):
+            source.backup(target)
 
     def before_fork(self) -> None:
         """Wait for readers and close: a child that inherits an open WAL connection loses committed rows in silence."""
@@ -170,8 +171,7 @@ class SQLiteStore:
 
     def data_version(self) -> tuple[int, int]:
         """Something that changes when another connection has committed, or when this one is a new one."""
-        with explained(self.path):
-            version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        (version,) = self._column("PRAGMA data_version")
         return self._opened, version
 
     def balances(self, keys: Iterable[Key]) -> dict[Key, Balance]:
@@ -188,7 +188,7 @@ class SQLiteStore:
         Raises LedgerUnavailable, and then nothing of the batch is stored.
         """
         with self._transaction() as connection:
-            batch = _Batch(connection, self.owner.name if holds else "")
+            batch = Batch(connection, self.owner.name if holds else "")
             duplicates, conflicts = batch.append(entries)
             answers = [batch.hold(request) for request in holds]
             connection.executemany(
@@ -197,11 +197,11 @@ class SQLiteStore:
             batch.save_balances()
         return Outcome(answers, batch.balances, duplicates, conflicts)
 
-    def foresee(self, holds: Sequence[HoldRequest]) -> list[Grant | Refusal]:
-        """What `write` would answer now, which only a write transaction can promise. Raises LedgerUnavailable."""
+    @contextlib.contextmanager
+    def looking(self) -> Iterator["Batch"]:
+        """For a look at what `write` would answer, which only `write` can promise. Raises LedgerUnavailable."""
         with explained(self.path):
-            batch = _Batch(self.connection, "")
-            return [batch.answer(request) for request in holds]
+            yield Batch(self.connection, "")
 
     def hide_up_to(self, offset: int) -> None:
         """Note that events up to this offset are hidden. Raises LedgerUnavailable."""
@@ -210,15 +210,15 @@ class SQLiteStore:
 
     def open_hold_owners(self) -> list[str]:
         """The owners of holds that are not settled yet. Raises LedgerUnavailable."""
-        with explained(self.path):
-            return [row[0] for row in self.connection.execute("SELECT DISTINCT owner FROM open_hold")]
+        return self._column("SELECT DISTINCT owner FROM open_hold")
 
     def holds_of(self, owner: str) -> list[bytes]:
         """The open holds of an owner. Raises LedgerUnavailable."""
+        return self._column("SELECT hold_id FROM open_hold WHERE owner = ?", (owner,))
+
+    def _column(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         with explained(self.path):
-            return [
-                row[0] for row in self.connection.execute("SELECT hold_id FROM open_hold WHERE owner = ?", (owner,))
-            ]
+            return [row[0] for row in self.connection.execute(sql, parameters)]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -230,7 +230,8 @@ class SQLiteStore:
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
-                    _rollback(connection)
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.rollback()
                     raise
         except LedgerUnavailable:
             if self.path is not None:
@@ -265,8 +266,8 @@ class SQLiteStore:
         return connection
 
 
-class _Batch:
-    """The inside of one transaction."""
+class Batch:
+    """The inside of one transaction; in `looking`, what it would be."""
 
     def __init__(self, connection: sqlite3.Connection, owner: str) -> None:
         self._connection = connection
@@ -285,6 +286,13 @@ class _Batch:
             if entry.release is not None:
                 self._release(entry.release)
         return fresh.count(False), conflicts
+
+    def stands_behind(self, request: HoldRequest) -> bool:
+        """Whether one before it waits for a balance that it needs as well; then the next ones stand behind it too."""
+        behind = any(limit.key in self._in_line for limit in request.limits)
+        if behind and len(request.limits) > 1:
+            self._in_line.update(limit.key for limit in request.limits)
+        return behind
 
     def answer(self, request: HoldRequest) -> Grant | Refusal:
         """Decide on a hold and count it, so that the next request meets what it left, or stands in line behind it."""
@@ -311,7 +319,8 @@ class _Batch:
         demand = request.demand
         for limit in request.limits if request.queued else ():
             if limit.key in self._in_line:
-                needed = demand.amount(limit.unit, demand.least_output)
+                asked = demand.wanted_output if request.patient else demand.least_output
+                needed = demand.amount(limit.unit, asked)
                 return Refusal(limit, self._balance(limit.key), needed, busy=True)
         balances = [self._balance(limit.key) for limit in request.limits]
         return decide(demand, request.limits, balances, patient=request.patient)
@@ -336,7 +345,7 @@ class _Batch:
         return fresh, {i: text for i, text in conflicts.items() if text}
 
     def _conflict(self, row: Row) -> str | None:
-        query = f"SELECT {', '.join(COLUMNS)} FROM event WHERE event_id = ?"
+        query = f"SELECT {_NAMES} FROM event WHERE event_id = ?"
         stored = self._connection.execute(query, (row[0],)).fetchone()
         changed = [name for name, old, new in zip(COLUMNS, stored, row, strict=True) if old != new]
         return f"event {row[0].hex()} is stored with another {', '.join(changed)}" if changed else None
@@ -388,9 +397,3 @@ def _balance(connection: sqlite3.Connection, key: Key) -> Balance:
     query = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
     row = connection.execute(query, key).fetchone()
     return Balance(*row) if row else Balance()
-
-
-def _rollback(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")

@@ -19,7 +19,7 @@ from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Balance, Grant, Refusal
-from ._store import Definition, Entry, HoldRequest, Key, Outcome, SQLiteStore
+from ._store import Batch, Definition, Entry, HoldRequest, Key, Outcome, SQLiteStore
 from ._sweep import at_hold
 from ._tickets import Ticket, wake
 
@@ -330,13 +330,9 @@ class Writer:
             _log.error("%s. Events wait in memory until it can be written", error)
         self.counts.failures += 1
         self.counts.last_error = str(error)
-        for pending in batch:
-            if pending.ticket is not None:
-                pending.ticket.answer(None, error)
-        wake([p.ticket for p in batch if p.ticket is not None])
+        wake([p.ticket for p in batch if p.ticket is not None and p.ticket.answer(None, error)])
         self._queue.extendleft(reversed([_Pending(p.entry) for p in batch if p.entry is not None]))
-        failed = [a.ticket for a in asking if a.ticket.answer(None, error)]
-        wake(failed)
+        wake([a.ticket for a in asking if a.ticket.answer(None, error)])
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
@@ -359,21 +355,24 @@ class Writer:
         """Give holds to those in line, first come first served for each balance; answer those who wait in vain."""
         self._waiting = [waiting for waiting in self._waiting if not waiting.ticket.settled]
         try:
-            with self.store_lock:
-                answers = self._store.foresee([waiting.request for waiting in self._waiting])
+            with self.store_lock, self._store.looking() as look:
+                now = time.monotonic()
+                ready = [waiting for waiting in self._waiting if self._is_ready(waiting, look, now)]
         except LedgerUnavailable as error:
             self._put_back([], self._waiting, error)
             return
-        now, ready = time.monotonic(), list[_Waiting]()
-        for waiting, answer in zip(self._waiting, answers, strict=True):
-            late = self._stop or (waiting.until is not None and now >= waiting.until)
-            if isinstance(answer, Grant):
-                ready.append(waiting)
-            elif (late or not answer.busy) and waiting.ticket.answer(answer):
-                wake([waiting.ticket])
         if ready:
             self._commit([], ready)  # where another process was quicker, they keep their places in line
         self._waiting = [waiting for waiting in self._waiting if not waiting.ticket.settled]
+
+    def _is_ready(self, waiting: _Waiting, look: Batch, now: float) -> bool:
+        late = self._stop or (waiting.until is not None and now >= waiting.until)
+        if not late and look.stands_behind(waiting.request):
+            return False
+        answer = look.answer(waiting.request)
+        if isinstance(answer, Refusal) and (late or not answer.busy) and waiting.ticket.answer(answer):
+            wake([waiting.ticket])
+        return isinstance(answer, Grant)
 
     def _publish(self, balances: dict[Key, Balance]) -> None:
         if len(self.balances) > _WATCHED_BALANCES:
