@@ -142,7 +142,7 @@ def counts(usage: Mapping[str, Any], parts: Parts) -> dict[str, float]:
     found: dict[str, float] = {}
     for key, paths in parts:
         for path in paths:
-            # Unlike `at`, this calls nothing for the many paths that lead nowhere, or to a 0: it is on every call's way.
+            # Unlike `at`, this calls nothing for the many paths that lead nowhere or to a 0: every call comes by here.
             value: Any = usage
             for step in path:
                 value = value.get(step) if type(value) is dict else None
