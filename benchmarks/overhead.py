@@ -112,7 +112,11 @@ def surfaces(url):
         async for _ in await ao.chat.completions.create(**chat, **usage):
             pass
 
-    return {
+    def close():
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    return close, {
         "openai chat": lambda: o.chat.completions.create(**chat),
         "openai chat, async": lambda: loop.run_until_complete(ao.chat.completions.create(**chat)),
         "anthropic messages": lambda: a.messages.create(**claude),
@@ -199,10 +203,12 @@ def main():
         process, url = provider()
         try:
             floor = Floor(tracing())
+            close, calls = surfaces(url)
             results = {
                 name: summary(measure(call, options.streams if "stream" in name else options.calls, floor))
-                for name, call in surfaces(url).items()
+                for name, call in calls.items()
             }
+            close()
         finally:
             process.terminate()
     print(json.dumps(results, indent=1) if options.json else table(results))

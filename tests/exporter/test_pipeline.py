@@ -229,6 +229,7 @@ def test_what_was_settled_is_in_the_ledger_when_a_process_has_ended(tmp_path, en
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_while_another_thread_makes_the_pipeline_does_not_hang_the_child():
     """A child never inherits the pipeline's lock from a thread that it does not have."""
     from tollspan.exporter import _pipeline  # noqa: PLC0415 - only here is it about the inside

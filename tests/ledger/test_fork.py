@@ -9,7 +9,10 @@ from samples import a_request, commit, in_threads, requests_limit, until
 
 from tollspan.ledger import Balance, Grant, Ledger, Refusal
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 B = ("b", "", 0)
 
