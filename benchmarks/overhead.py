@@ -28,7 +28,7 @@ BLOCK, WARM = 15, 8
 MESSAGES = [{"role": "user", "content": "Name three rivers of Europe, and the seas they reach."}]
 PROVIDER = """
 import sys
-from tollspan.console._provider import LocalProvider
+from tollspan.console import LocalProvider
 with LocalProvider(output_tokens=100, chunks=100) as provider:
     print(provider.url, flush=True)
     sys.stdin.read()

@@ -7,7 +7,7 @@ that its made-up spend reaches no ledger of yours, the ledger is then one in mem
 import os
 
 if not os.environ.get("OPENAI_API_KEY"):
-    from tollspan.console._provider import LocalProvider
+    from tollspan.console import LocalProvider
 
     os.environ["OPENAI_API_KEY"] = "local"
     os.environ["OPENAI_BASE_URL"] = LocalProvider(delay_s=0.02).start().openai_url

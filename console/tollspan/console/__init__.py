@@ -1,5 +1,6 @@
-"""The command line: `tollspan`, or `python -m tollspan.console`."""
+"""The `tollspan` command, and a local provider to test applications against: no key, no network, made-up answers."""
 
 from ._cli import main
+from ._provider import Answer, LocalProvider, Request
 
-__all__ = ["main"]
+__all__ = ["Answer", "LocalProvider", "Request", "main"]
