@@ -20,7 +20,12 @@ from tollspan.ledger import internal_errors
 @pytest.fixture(scope="module")
 def provider():
     """A provider whose answers have 90 output tokens, in 8 chunks where they are streamed."""
-    with LocalProvider(answer=lambda _: Answer(output_tokens=90)) as running:
+    parts = ("cached_tokens", "cache_write_tokens", "reasoning_tokens")
+
+    def answer(request):
+        return Answer(output_tokens=90, **{part: int(request.headers.get(f"x-{part}", 0)) for part in parts})
+
+    with LocalProvider(answer=answer) as running:
         yield running
 
 
@@ -65,7 +70,8 @@ def _restart():
 class Seen:
     """What tollspan has made of the calls so far: spans, and events of the ledger."""
 
-    def __init__(self, spans):
+    def __init__(self, tracing, spans):
+        self.tracer = tracing.get_tracer("an application")
         self._spans = spans
 
     @property
@@ -109,7 +115,7 @@ def instrumented():
         tracing.add_span_processor(SimpleSpanProcessor(exporter))
         instrument(tracing)
         try:
-            yield Seen(exporter)
+            yield Seen(tracing, exporter)
         finally:
             uninstrument()
 

@@ -5,6 +5,9 @@ import contextlib
 import contextvars
 import gc
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +19,7 @@ from opentelemetry.trace import get_current_span
 from sdk_calls import (
     FLAVOURS,
     KINDS,
+    MODELS,
     RATES,
     SURFACES,
     arguments,
@@ -35,6 +39,7 @@ from sdk_calls import (
 from tollspan.budget import budget, reach
 from tollspan.exporter import pipeline
 from tollspan.instrumentation._call import CURRENT
+from tollspan.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,41 @@ def test_an_abandoned_stream_is_settled_without_another_call(provider, seen):
     while not store.query("SELECT 1 FROM event") and time.monotonic() < until:
         time.sleep(0.02)
     assert len(store.query("SELECT 1 FROM event")) == 1
+
+
+LEFT_OPEN = f"""
+import os, sys
+from tollspan.instrumentation import instrument
+instrument()
+import openai, anthropic
+url, ask = os.environ["PROVIDER"], [{{"role": "user", "content": "Hello"}}]
+ours = openai.OpenAI(base_url=url + "/v1", api_key="x")
+theirs = anthropic.Anthropic(base_url=url, api_key="x")
+for _ in (kept := ours.chat.completions.create(model={MODELS["openai"]!r}, messages=ask, stream=True)):
+    break
+for _ in theirs.messages.create(model={MODELS["anthropic"]!r}, messages=ask, max_tokens=9, stream=True):
+    break
+if "fork" in sys.argv and os.fork() == 0:
+    for _ in (more := ours.chat.completions.create(model={MODELS["openai"]!r}, messages=ask, stream=True)):
+        break
+    sys.exit()
+if "fork" in sys.argv:
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("fork",)], ids=["alone", "with-a-child"])
+def test_a_stream_that_is_open_when_the_process_ends(provider, ledger_path, arguments):
+    """Streams left open at the end of a process, and of a forked child, are settled once, and the process does end."""
+    environment = {**os.environ, "PROVIDER": provider.url}
+    command = [sys.executable, "-c", LEFT_OPEN, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Ledger.from_file(ledger_path) as ledger:
+        events = list(ledger.events)
+    assert [(e.event_type, e.status, e.estimated) for e in events] == [("commit", "cancelled", True)] * (
+        2 + len(arguments)
+    )
 
 
 def test_streams_side_by_side(provider, seen):

@@ -3,8 +3,27 @@
 import json
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
-from sdk_calls import KINDS, MODELS, RATES, SURFACES, Surface, call, listed, method, mocked, resolved, shown
+from sdk_calls import (
+    FLAVOURS,
+    KINDS,
+    MODELS,
+    RATES,
+    SURFACES,
+    Surface,
+    call,
+    canned,
+    create,
+    listed,
+    make_client,
+    method,
+    mocked,
+    resolved,
+    shown,
+)
 
 from tollspan.instrumentation import uncovered
 
@@ -62,6 +81,89 @@ def _check_span(span, event, surface):
     assert not {key for key in found if key.startswith("tollspan.cost") or key == "error.type"}
     context = span.get_span_context()
     assert (event.trace_id, event.span_id) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+
+
+PARTS = {
+    "chat": (
+        {"x-cached_tokens": "4", "x-reasoning_tokens": "30"},
+        {"tokens_cache_read": 4, "tokens_reasoning": 30},
+        3 * 150 + 4 * 75 + 90 * 600,
+    ),
+    "responses": (
+        {"x-cached_tokens": "4", "x-reasoning_tokens": "30"},
+        {"tokens_cache_read": 4, "tokens_reasoning": 30},
+        3 * 150 + 4 * 75 + 90 * 600,
+    ),
+    "messages": (
+        {"x-cached_tokens": "2", "x-cache_write_tokens": "3", "x-reasoning_tokens": "30"},
+        {"tokens_cache_read": 2, "tokens_cache_write": 3, "tokens_cache_write_5m": 3, "tokens_reasoning": 30},
+        2 * 1_000 + 2 * 100 + 3 * 1_250 + 90 * 5_000,
+    ),
+}
+NAMES = {
+    "tokens_cache_read": "gen_ai.usage.cache_read.input_tokens",
+    "tokens_cache_write": "gen_ai.usage.cache_write.input_tokens",
+    "tokens_reasoning": "gen_ai.usage.reasoning.output_tokens",
+}
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("flavour", PARTS)
+def test_parts_of_tokens(provider, seen, *, flavour, streams):
+    """Cached, written and reasoning tokens are parts of input and output, priced each at its rate, and on the span."""
+    headers, parts, nano = PARTS[flavour]
+    with make_client(provider, FLAVOURS[flavour]) as client:
+        answer = create(client, flavour, stream=streams, extra_headers=headers)
+        streams and list(answer)
+    expected = {name: value for name, value in parts.items() if value}
+    assert {name: value for name, value in seen.end.usage.items() if value} == {
+        "tokens_in": 7,
+        "tokens_out": 90,
+    } | expected
+    assert seen.end.cost_actual_usd * 10**9 == nano
+    attributes = seen.spans[0].attributes
+    assert {name: attributes.get(name) for name in NAMES.values()} == {
+        name: parts.get(part) for part, name in NAMES.items()
+    }
+
+
+def test_spans_of_calls_are_children_of_the_applications(provider, seen):
+    """A call's span is a child of the span that is current, in its trace, and leaves that one current."""
+    with make_client(provider, "openai") as client, seen.tracer.start_as_current_span("work") as outer:
+        create(client, "chat")
+        for _ in create(client, "chat", stream=True):
+            assert trace.get_current_span() is outer
+        assert trace.get_current_span() is outer
+    for span, event in zip(seen.spans, seen.events, strict=True):
+        assert span.parent.span_id == outer.get_span_context().span_id
+        assert event.trace_id == f"{outer.get_span_context().trace_id:032x}"
+
+
+def test_where_spans_are_suppressed_the_ledger_is_kept(provider, seen):
+    """An application that suppresses instrumentation has no span of the call, and its event all the same."""
+    inside = []
+
+    def answer(request):
+        inside.append(trace.get_current_span())
+        return canned(request)
+
+    http_client = mocked("openai", answer, asynchronous=False)
+    client, work = make_client(provider, "openai", http_client=http_client), seen.tracer.start_as_current_span("work")
+    with client, work as outer, suppress_instrumentation():
+        create(client, "chat")
+    assert inside == [outer]
+    assert not seen.spans
+    assert (seen.end.status, seen.end.trace_id) == ("ok", None)
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, ALWAYS_ON], ids=["off", "on"])
+def test_sampling_changes_nothing_in_the_ledger(provider, instrumented, sampler):
+    """Whether a span is sampled or not, the call is one commit, with the same usage and cost."""
+    with instrumented(sampler) as seen, make_client(provider, "openai") as client:
+        create(client, "chat")
+        list(create(client, "chat", stream=True))
+        assert [(e.event_type, e.usage["tokens_out"], e.status) for e in seen.events] == [("commit", 90, "ok")] * 2
+        assert len(seen.spans) == (2 if sampler is ALWAYS_ON else 0)
 
 
 TOKENS = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}

@@ -488,3 +488,42 @@ def test_nothing_is_recorded_when_disabled(provider, monkeypatch, ledger_path):
     assert not isinstance(vars(type(client.chat.completions))["create"], wrapt.ObjectProxy)
     assert not ledger_path.exists()
     assert logging.getLogger("tollspan").level == logging.NOTSET
+
+
+# ---- others
+
+
+def test_those_who_wrapped_on_top_of_us_stay(provider, seen):
+    """Where another instrumentation wraps a method after us, uninstrumenting takes away ours and leaves theirs."""
+    with make_client(provider, "openai") as client:
+        owner, theirs = type(client.chat.completions), []
+
+        def note(wrapped, _instance, args, kwargs):
+            theirs.append(kwargs["model"])
+            return wrapped(*args, **kwargs)
+
+        bare = vars(owner)["create"].__wrapped__
+        try:
+            wrapt.wrap_function_wrapper(owner, "create", note)
+            create(client, "chat")
+            uninstrument()
+            create(client, "chat")
+            instrument()
+            create(client, "chat")
+        finally:
+            uninstrument()
+            owner.create = bare
+    assert len(theirs) == 3
+    assert [event.event_type for event in seen.events] == ["commit", "commit"]
+
+
+def test_a_patch_that_fails_stops_no_other(provider, instrumented, monkeypatch):
+    """A bug of ours while a row is put in place breaks neither the application's import nor the other rows."""
+    monkeypatch.setattr(internal_errors, "raising", False)
+    monkeypatch.setattr("tollspan.instrumentation._patching.async_send_wrapper", _boom)
+    with instrumented() as seen, make_client(provider, "openai") as client:
+        create(client, "chat")
+        assert INSTALLATION.state[CALL_SITES[0]] == "in place"
+        assert INSTALLATION.state[WIRES[0]] == "unresolved" or WIRES[0].module not in sys.modules
+        assert seen.end.status == "ok"
+    assert internal_errors.count >= 1

@@ -3,12 +3,12 @@
 The wrapper of a call site opens it, the wire reports to it, and it settles itself exactly once.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
 from tollspan.exporter import CallRecord, Pipeline, retry
@@ -17,8 +17,10 @@ from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
 from . import _outcomes
 from . import _semconv as sc
 from ._billing import book, book_unknown, book_unread, upper_bound
+from ._open_streams import ended, opened
 from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
+from ._refusals import AttemptRefused, Refusals
 from ._spans import describe_end, provider_in_use, start_span
 from ._tap import Sink
 
@@ -34,32 +36,6 @@ def current() -> "Call | Expected | None":
 
 _NEXT_ATTEMPT_LIMIT = 255
 _ADMITTED = Admission()
-
-
-class AttemptRefused(BaseException):
-    """A budget refuses an SDK's retry. No Exception, because an SDK would swallow and repeat one; never leaves us."""
-
-    def __init__(self, refusal: CallRefused) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
-class _Refusals:
-    """Keeps a refusal out of the guard against our own bugs: it is meant for the caller."""
-
-    __slots__ = ("refusal",)
-
-    def __init__(self) -> None:
-        self.refusal: CallRefused | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self.refusal = error if isinstance(error, CallRefused) else None
-        return self.refusal is not None
 
 
 class Expected:
@@ -112,7 +88,7 @@ class Call:
         if not is_budgeted():
             return
         try:
-            with internal_errors, _Refusals() as refusals:
+            with internal_errors, Refusals() as refusals:
                 self._admitted(admit(self.record, self._intent(), attempt=attempt))
         except BaseException as error:
             self._not_sent(error, attempt)
@@ -124,7 +100,7 @@ class Call:
         if not is_budgeted():
             return
         try:
-            with internal_errors, _Refusals() as refusals:
+            with internal_errors, Refusals() as refusals:
                 self._admitted(await aadmit(self.record, self._intent(), attempt=attempt))
         except BaseException as error:
             self._not_sent(error, attempt)
@@ -187,6 +163,7 @@ class Call:
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
             self._line.ledger.writer.start()  # its thread settles an abandoned stream
+            opened(self)
         else:
             self._sink, self._json_error = Sink(lambda _error, _left: None, lambda: None), is_json
         return self._sink
@@ -209,6 +186,14 @@ class Call:
         if self._sink is not None and self._sink.open:
             self._sink.open = False
         self._settle(partial(self._conclude_failure, error))
+
+    def left(self) -> None:
+        """The process ends, and the stream was not read to its end."""
+        self._stream_ended(None, True)
+
+    def disowned(self) -> None:
+        """This is a forked child: its parent settles the call."""
+        self._settled = True
 
     def destroyed(self, error: GeneratorExit) -> None:
         """The coroutine of the SDK's method was thrown away by the garbage collector, in which no lock may be taken."""
@@ -243,7 +228,7 @@ class Call:
         if admission.waited_ms:
             self.span.set_attribute(sc.BUDGET_WAIT_MS, round(admission.waited_ms, 3))
 
-    def _raise_refusal(self, refusals: "_Refusals", attempt: int) -> None:
+    def _raise_refusal(self, refusals: Refusals, attempt: int) -> None:
         if refusals.refusal is not None:
             self._not_sent(refusals.refusal, attempt)
             raise refusals.refusal
@@ -319,9 +304,11 @@ class Call:
 
     def _settle(self, conclude: Callable[[], ResponseFacts | None]) -> None:
         """Fill the record by `conclude`, then bring it and its span to their end; whatever happens, once."""
-        if self._settled:
+        # When the interpreter is being taken apart, nothing can be written any more: to try would wait for ever.
+        if self._settled or sys.is_finalizing():
             return
         self._settled = True
+        ended(self)
         record, facts = self.record, None
         with internal_errors:
             record.total_ms = (time.perf_counter() - self._began) * 1000

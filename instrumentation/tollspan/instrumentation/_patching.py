@@ -7,11 +7,14 @@ import logging
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, Literal
 
 import wrapt
+
+from tollspan.ledger import internal_errors
 
 from ._calls import CALL_SITES, CallSite
 from ._wires import WIRES, Wire, async_send_wrapper, send_wrapper
@@ -29,6 +32,16 @@ class _Patch:
     attribute: str
     original: Any
     inherited: bool
+    wrapper: wrapt.FunctionWrapper[..., Any]
+
+    def undo(self) -> None:
+        """Put the original back; where somebody has wrapped us since, our wrapper stays in between, and is idle."""
+        if vars(self.owner).get(self.attribute) is not self.wrapper:
+            return
+        if self.inherited:
+            delattr(self.owner, self.attribute)
+        else:
+            setattr(self.owner, self.attribute, self.original)
 
 
 class Installation:
@@ -57,10 +70,7 @@ class Installation:
         with self._lock:
             self.active = False
             for patch in reversed(self._patches):
-                if patch.inherited:
-                    delattr(patch.owner, patch.attribute)
-                else:
-                    setattr(patch.owner, patch.attribute, patch.original)
+                patch.undo()
             self._patches.clear()
             self.state.clear()
 
@@ -76,14 +86,19 @@ class Installation:
         with self._lock:
             if not self.active:
                 return
-            for wire in WIRES:
-                if wire.module == module.__name__ and self.state[wire] == "waiting":
-                    sync = self._patch(module, f"{wire.sync_client}.send", send_wrapper(module))
-                    both = self._patch(module, f"{wire.async_client}.send", async_send_wrapper(module)) and sync
-                    self._note(wire, both, wire.module)
-            for site in CALL_SITES:
-                if site.module == module.__name__ and self.state[site] == "waiting":
-                    self._note(site, self._patch(module, site.name, wrapper_for(site)), site.name)
+            for target in _TARGETS:
+                if target.module == module.__name__ and self.state[target] == "waiting":
+                    self.state[target] = "unresolved"
+                    with internal_errors:  # the application's import goes on
+                        self._put_in_place(target, module)
+
+    def _put_in_place(self, target: CallSite | Wire, module: ModuleType) -> None:
+        if isinstance(target, CallSite):
+            self._note(target, self._patch(module, target.name, wrapper_for(target)), target.name)
+            return
+        sync = self._patch(module, f"{target.sync_client}.send", send_wrapper(module))
+        both = self._patch(module, f"{target.async_client}.send", async_send_wrapper(module)) and sync
+        self._note(target, both, target.module)
 
     def _note(self, target: CallSite | Wire, done: bool, name: str) -> None:
         self.state[target] = "in place" if done else "unresolved"
@@ -98,8 +113,10 @@ class Installation:
         except AttributeError:
             return False
         inherited = attribute not in vars(owner)
-        self._patches.append(_Patch(owner, attribute, vars(owner).get(attribute, original), inherited))
-        setattr(owner, attribute, wrapt.FunctionWrapper(original, wrapper))
+        # `enabled` is asked at each call: our wrappers work for as long as there are patches.
+        ours = wrapt.FunctionWrapper(original, wrapper, enabled=partial(bool, self._patches))
+        self._patches.append(_Patch(owner, attribute, vars(owner).get(attribute, original), inherited, ours))
+        setattr(owner, attribute, ours)
         return True
 
 

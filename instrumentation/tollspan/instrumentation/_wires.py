@@ -20,8 +20,9 @@ from tollspan.budget import CallRefused
 from tollspan.ledger import internal_errors
 
 from . import _semconv as sc
-from ._call import AttemptRefused, Call, current
+from ._call import Call, current
 from ._readers import Reader, reader_for_path
+from ._refusals import AttemptRefused
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
 from ._wrappers import InForce, Wrapper, open_call
 

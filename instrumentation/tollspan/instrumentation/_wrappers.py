@@ -5,14 +5,15 @@ from types import TracebackType
 from typing import Any
 
 from opentelemetry.context import attach, detach, get_current
-from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
-from ._call import CURRENT, AttemptRefused, Call, Expected, current
+from ._call import CURRENT, Call, Expected, current
 from ._calls import CallSite
 from ._readers import Reader
+from ._refusals import AttemptRefused
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -51,7 +52,8 @@ class InForce:
     def __init__(self, call: Call | Expected) -> None:
         self._call = call
         # A call that is only expected makes its span current later: this token takes that back, too.
-        self._context = attach(set_span_in_context(call.span) if isinstance(call, Call) else get_current())
+        span = call.span if isinstance(call, Call) else INVALID_SPAN
+        self._context = attach(get_current() if span is INVALID_SPAN else set_span_in_context(span))
         call.in_force = True
         CURRENT.set(call)
 
