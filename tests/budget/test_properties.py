@@ -116,7 +116,7 @@ class Calls(RuleBasedStateMachine):
         self.line.ledger.flush()
         holds = store.holds_of(store.owner.known_name)
         store.owner.forget()
-        assert self.line.ledger.settle_dead_owners() == len(holds)
+        assert self.line.ledger.recover().estimated == len(holds)
         self.orphaned |= set(holds)
         self.spent.update(self.held)
         self.held.clear()

@@ -22,7 +22,7 @@ def patient(limit="0.15 USD / month", seconds=10, **options):
 
 
 def waiters():
-    return len(pipeline().ledger.writer._waiting)
+    return len(pipeline().ledger.writer._line.waiting)
 
 
 def until(condition, seconds=5):

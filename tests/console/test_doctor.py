@@ -71,7 +71,7 @@ def test_a_healthy_ledger_has_no_problem(path):
     status, data = examine(path, "--verify")
     assert (status, data["ok"], data["problems"], found(data, "problem")) == (0, True, 0, [])
     assert set(data) == {"ok", "problems", "notes", "version", "findings", "settings", "sdks"}
-    assert f"{path}: schema 1, WAL, " in texts(data, "ledger")
+    assert f"{path}: schema 2, WAL, " in texts(data, "ledger")
     assert "2 events" in texts(data, "ledger")
     assert "writable" in texts(data, "ledger")
     assert texts(data, "verify") == "every balance equals the log"

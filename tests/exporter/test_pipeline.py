@@ -133,7 +133,7 @@ def test_an_open_pipeline_settles_what_the_dead_have_left(tmp_path, caplog):
     run(KILLED, "killed", expect=-9)
     with caplog.at_level(logging.WARNING):
         assert pipeline().ledger.spend_today() == float(Decimal("0.000009"))
-    assert "1 calls of processes that are gone" in caplog.text
+    assert "processes that are gone left 0 events, now stored, and 1 calls" in caplog.text
 
 
 def test_a_ledger_that_cannot_be_opened_is_reported_and_stops_nothing(tmp_path, caplog):

@@ -38,7 +38,7 @@ def test_the_event_that_ends_a_call(end):
     record = a_record(limits=LIMITS, **fields)
     record.held = held_by(record)
     entry = settlement(record)
-    event = entry.made()
+    event = entry.event
     assert (event.event_type, event.estimated) == (event_type, estimated)
     assert event.spend_usd == (None if spend is None else spend * NANO)
     assert tuple(charge.amount for charge in event.charges) == charges
@@ -50,34 +50,34 @@ def test_a_call_without_a_hold_is_charged_what_it_used():
     """In best_effort nothing is held: an answer is charged by its usage, and an unknown end by its estimate."""
     entry = settlement(a_record(limits=LIMITS))
     assert entry.release is None
-    assert [charge.amount for charge in entry.made().charges] == [3000, 120, 1]
+    assert [charge.amount for charge in entry.event.charges] == [3000, 120, 1]
     unknown = a_record(limits=LIMITS, outcome="unknown", usage=None, cost=None, estimate=700)
-    assert [charge.amount for charge in settlement(unknown).made().charges] == [700, 0, 1]
+    assert [charge.amount for charge in settlement(unknown).event.charges] == [700, 0, 1]
 
 
 def test_a_settlement_is_the_same_event_whenever_it_is_made():
     """An event that has to be made again, after a failed write, is a replay and no conflict."""
     entry = settlement(a_record(limits=LIMITS))
-    event = entry.made()
-    assert entry.made() == event
+    event = entry.event
+    assert entry.event == event
     assert event.timestamp == 1_700_000_000.25
 
 
 def test_who_and_what_a_call_belongs_to():
     """Dimensions become the columns that reports group by; all others are tags only if they are tags."""
     dimensions = {"profile": "p", "user": "u", "session": "s", "run": "r", "tag:feature": "search", "tag:a:b": "c"}
-    event = settlement(a_record(dimensions=dimensions, trace_id=7, span_id=8)).made()
+    event = settlement(a_record(dimensions=dimensions, trace_id=7, span_id=8)).event
     assert (event.profile_id, event.user_id, event.session_id, event.run_id) == ("p", "u", "s", "r")
     assert event.tags == {"feature": "search", "a:b": "c"}
     assert (event.trace_id, event.span_id) == ("0" * 31 + "7", "0" * 15 + "8")
-    bare = settlement(a_record()).made()
+    bare = settlement(a_record()).event
     assert (bare.trace_id, bare.span_id, bare.profile_id, bare.tags) == (None, None, None, {})
 
 
 @pytest.mark.parametrize(("answered", "model"), [(None, "gpt-4o"), ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06")])
 def test_the_model_is_the_one_that_answered(answered, model):
     """The model of an event is the one that answered, or else the one that was asked for."""
-    assert settlement(a_record(response_model=answered)).made().model == model
+    assert settlement(a_record(response_model=answered)).event.model == model
 
 
 def test_how_a_call_went_is_kept():
@@ -90,7 +90,7 @@ def test_how_a_call_went_is_kept():
         "attempts": 3,
         "reason": "why",
     }
-    event = settlement(a_record(ttft_ms=12.34567, **fields)).made()
+    event = settlement(a_record(ttft_ms=12.34567, **fields)).event
     assert {name: getattr(event, name) for name in fields} == fields
     assert event.timing == {"total_ms": 250.0, "ttft_ms": 12.346}
     assert event.cost_source == "genai-prices"
@@ -111,9 +111,9 @@ def test_a_repeated_attempt_is_spent_only_if_it_may_have_been_billed():
     record.held = held_by(record)
     billed, unbilled = retry(record, 1, billed=True), retry(record, 1, billed=False)
     assert billed.release == record.held.hold_id
-    assert (billed.made().spend_usd, billed.made().estimated) == (9000 * NANO, True)
-    assert [charge.amount for charge in billed.made().charges] == [9000, 5000, 1]
-    assert (unbilled.release, unbilled.made().spend_usd, unbilled.made().charges) == (None, None, ())
+    assert (billed.event.spend_usd, billed.event.estimated) == (9000 * NANO, True)
+    assert [charge.amount for charge in billed.event.charges] == [9000, 5000, 1]
+    assert (unbilled.release, unbilled.event.spend_usd, unbilled.event.charges) == (None, None, ())
 
 
 def test_the_events_of_a_call_never_share_an_id():
@@ -123,10 +123,10 @@ def test_the_events_of_a_call_never_share_an_id():
     events = [
         *(hold_event(record, held, attempt) for attempt in range(3)),
         *(withdrawal(record, attempt) for attempt in range(3)),
-        *(retry(record, attempt, billed=True).made() for attempt in (1, 2)),
+        *(retry(record, attempt, billed=True).event for attempt in (1, 2)),
         wait_event(record, 12.5),
-        settlement(record).made(),
-        settlement(a_record(call_id=record.call_id)).made(),
+        settlement(record).event,
+        settlement(a_record(call_id=record.call_id)).event,
     ]
     assert len({event.event_id for event in events}) == len(events)
     assert {event.call_id for event in events} == {record.call_id.hex()}

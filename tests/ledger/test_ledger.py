@@ -254,7 +254,7 @@ def test_a_ledger_in_memory_does_what_one_in_a_file_does(tmp_path):
         assert isinstance(ledger.writer.ask(request).wait(5), Grant)
         assert isinstance(ledger.writer.ask(a_request(requests_limit(1))).wait(5), Refusal)
         ledger.writer.put(cancel_of(request))
-        assert (ledger.balance(B), ledger.spend_today(), ledger.settle_dead_owners()) == (Balance(), 0.5, 0)
+        assert (ledger.balance(B), ledger.spend_today(), ledger.recover().estimated) == (Balance(), 0.5, 0)
         assert list(tmp_path.iterdir()) == []
         ledger.snapshot_to(tmp_path / "copy.db")
     with Ledger.from_file(tmp_path / "copy.db") as copied:
@@ -477,7 +477,7 @@ def test_a_settlement_wakes_waiters_of_other_processes(ledger):
             assert kind == "Grant"
             delays.append(float(at) - settled)
             process.kill()
-        assert ledger.settle_dead_owners() == 1
+        assert ledger.recover().estimated == 1
     assert min(delays) < 0.1
 
 
@@ -515,7 +515,7 @@ def test_a_grant_for_somebody_who_has_given_up_is_returned(ledger):
     """A hold that is granted to nobody any more is withdrawn, and the log says so."""
     with ledger.writer.store_lock:
         ticket = ledger.writer.ask(a_request(requests_limit(1)))
-        until(lambda: not ledger.writer._asking)  # it is on its way to the store
+        until(lambda: not ledger.writer._line.asking)  # it is on its way to the store
         assert ticket.give_up()
     until(lambda: [event.event_type for event in ledger.events] == ["precheck_hold", "cancel"])
     assert ledger.balance(B) == Balance()

@@ -42,6 +42,11 @@ def test_without_any_configuration_everything_is_default(tmp_path):
         output_floor=256,
         timezone="UTC",
         busy_timeout_ms=5000,
+        journal=True,
+        queue_limit=100_000,
+        keep_days=None,
+        flush_on_sigterm=True,
+        record_unsampled=True,
         source={setting.name: "default" for setting in SETTINGS},
         problems=(),
     )

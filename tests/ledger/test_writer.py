@@ -137,18 +137,20 @@ def test_producers_who_are_never_done_do_not_keep_waiters_from_being_served(ledg
     ledger.writer.ask(first).wait(5)
     waiting = ledger.writer.ask(a_request(limit), wait_s=5)
 
-    def event_and_another():
-        if not done.is_set():
-            ledger.writer.put(Entry(event_and_another))
-        return commit()
+    def go_on():
+        while not done.is_set():
+            if len(ledger.writer._queue) < 2000:
+                ledger.write_event(commit())
 
-    for _ in range(600):
-        ledger.writer.put(Entry(event_and_another))
+    producer = threading.Thread(target=go_on)
+    producer.start()
+    until(lambda: ledger.writer.pending > 600)
     ledger.writer.put(cancel_of(first))
     try:
         assert isinstance(waiting.wait(4), Grant)
     finally:
         done.set()
+        producer.join()
 
 
 # ---- what cannot be written
@@ -157,10 +159,12 @@ POISON = {
     "text for a number": {"http_status": "no number"},
     "an object for text": {"model": object()},
     "text that is no text": {"user_id": "\ud800"},
-    "JSON that is none": {"usage": {"tokens_in": object()}},
     "a sum beyond 64 bits": {"cost_actual_usd": Decimal(10**12)},
-    "no number at all": {"cost_actual_usd": Decimal("nan")},
     "a value that is missing": {"attempts": None},
+}
+NO_EVENT = {
+    "JSON that is none": {"usage": {"tokens_in": object()}},
+    "no number at all": {"cost_actual_usd": Decimal("nan")},
     "an id that is none": {"event_id": "not hexadecimal"},
 }
 
@@ -182,11 +186,19 @@ def test_an_event_that_cannot_be_stored_keeps_nothing_back(ledger, caplog, wrong
         ledger.append(poison)
 
 
+@pytest.mark.parametrize("wrong", NO_EVENT.values(), ids=NO_EVENT)
+def test_what_has_no_row_is_refused_at_once(ledger, wrong):
+    """An event whose fields are of no use to any store is refused where it is handed over."""
+    with pytest.raises((TypeError, ValueError)):
+        ledger.write_event(commit(**wrong))
+    assert ids(ledger) == []
+
+
 def test_a_settlement_that_cannot_be_stored_leaves_its_hold_as_spend(ledger):
     """A call whose settlement is poisonous may have been billed: its hold becomes estimated spend."""
     request = a_request(requests_limit(1))
     ledger.writer.ask(request).wait(5)
-    ledger.writer.put(Entry(lambda: commit(http_status="no number"), request.hold_id))
+    ledger.writer.put(Entry(commit(http_status="no number"), request.hold_id))
     until(lambda: len(ids(ledger)) == 2)
     last = ledger.tail()[-1]
     assert (last.event_type, last.estimated, last.spend_usd) == ("commit", True, Decimal("0.5"))
@@ -218,7 +230,7 @@ def test_events_outlast_a_locked_file(brief, caplog):
     assert brief.flush()
     assert ids(brief)[1:] == [event.event_id for event in events]
     assert brief.writer.counts.last_error is None
-    assert caplog.text.count("Events wait in memory") == 1
+    assert caplog.text.count("Events wait") == 1
 
 
 def test_who_waits_for_a_locked_file_is_told_within_the_busy_timeout(brief):
@@ -268,7 +280,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_events_outlast_a_file_that_is_no_ledger(tmp_path, spoil):
-    """Events wait in memory, holds are refused with the reason, and all arrive once the file is out of the way."""
+    """Events wait, holds are refused with the reason, and all arrive once the file is out of the way."""
     path = tmp_path / "spoilt.db"
     spoil(path)
     ledger = Ledger(path)

@@ -144,7 +144,7 @@ def _writable(ledger: Ledger) -> Finding:
 
 
 def _holds(ledger: Ledger) -> Iterator[Finding]:
-    settled = ledger.settle_dead_owners()
+    settled = ledger.recover().estimated
     if settled:
         text = f"{number(settled, 'call')} of ended processes settled at what was held: nobody knows the true cost"
         yield Finding("holds", "note", text)

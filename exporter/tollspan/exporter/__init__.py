@@ -6,7 +6,7 @@
 from ._pipeline import Pipeline, pipeline, use_pipeline
 from ._processor import LedgerSpanProcessor
 from ._record import CallRecord, Held, Outcome
-from ._translate import hold_event, retry, settlement, wait_event, withdrawal
+from ._translate import beginning, hold_event, retry, settlement, wait_event, withdrawal
 
 __all__ = [
     "CallRecord",
@@ -14,6 +14,7 @@ __all__ = [
     "LedgerSpanProcessor",
     "Outcome",
     "Pipeline",
+    "beginning",
     "hold_event",
     "pipeline",
     "retry",

@@ -22,7 +22,8 @@ from tollspan.ledger import (
 
 from ._processor import LedgerSpanProcessor, bind, take
 from ._record import CallRecord
-from ._translate import settlement
+from ._settle import settle
+from ._signals import flush_on_sigterm
 
 _log = logging.getLogger("tollspan")
 _lock = threading.RLock()
@@ -88,7 +89,16 @@ class Pipeline:
             span.end()  # this runs the processors of others too, and nobody guards us against them
         finally:
             if not seen or take(context.span_id) is not None:
-                self.ledger.writer.put(settlement(record))
+                settle(record, self.ledger)
+
+    def guard(self) -> None:
+        """Have what is queued written when SIGTERM comes, unless the settings say otherwise."""
+        if self.settings.flush_on_sigterm:
+            flush_on_sigterm(self._flush)
+
+    def _flush(self, timeout_s: float) -> None:
+        if self._ledger is not None:
+            self._ledger.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and close the ledger, as happens at the end of the process anyway."""
@@ -97,10 +107,8 @@ class Pipeline:
                 self._ledger.close(timeout_s)
 
     def _sweep(self) -> None:
-        with internal_errors, suppress(LedgerUnavailable):  # the writer reports it; the next process sweeps again
-            settled = self.ledger.settle_dead_owners()
-            if settled:
-                _log.warning("%d calls of processes that are gone were counted at what they held", settled)
+        with internal_errors, suppress(LedgerUnavailable):  # the writer reports it; the next process does it again
+            self.ledger.recover()
 
     def _price_book(self) -> PriceBook:
         try:

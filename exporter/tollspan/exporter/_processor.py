@@ -5,7 +5,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from tollspan.ledger import Ledger, internal_errors
 
 from ._record import CallRecord
-from ._translate import settlement
+from ._settle import settle
 
 _bound: dict[int, tuple[CallRecord, Ledger]] = {}
 """Records of spans that are about to end, and the ledgers they are meant for, by span id."""
@@ -40,7 +40,7 @@ class LedgerSpanProcessor(SpanProcessor):
             if bound is not None:
                 record, configured = bound
                 self._written = self._ledger or configured
-                self._written.writer.put(settlement(record))
+                settle(record, self._written)
 
     def shutdown(self) -> None:
         """Write what is queued; the ledger stays open, because calls may still be recorded without a provider."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tollspan.ledger import Limit, RateCard, Status
+from tollspan.ledger import Limit, RateCard, Segment, Status
 
 Outcome = Literal["billed", "unbilled", "unknown"]
 
@@ -31,7 +31,8 @@ class Held:
 class CallRecord:
     """One call, from before its request to its settlement. Money in nano-USD, instants in epoch seconds.
 
-    `limits` are the balances that the call counts in; `held` is the hold taken for the attempt now on the wire.
+    `limits` are the balances that the call counts in; `held` is the hold taken for the attempt now on the wire, and
+    `begun` the journal's note of a call without a hold.
     `cost` is the actual cost; `estimate` is what is booked where the actual cost cannot be known.
     """
 
@@ -45,6 +46,7 @@ class CallRecord:
     span_id: int = 0
     limits: tuple[Limit, ...] = ()
     held: Held | None = None
+    begun: Segment | None = None
 
     category: str | None = None
     response_model: str | None = None

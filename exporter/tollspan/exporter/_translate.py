@@ -2,17 +2,16 @@
 
 import time
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
-from tollspan.ledger import Charge, Entry, EventType, LedgerEvent, Limit, event_id_for, to_usd
+from tollspan.ledger import Beginning, Charge, Entry, EventType, LedgerEvent, Limit, event_id_for, to_usd
 
 from ._record import CallRecord, Held
 
 
 def settlement(record: CallRecord) -> Entry:
-    """The event that ends a call, and with it its hold. It is made on the writer's thread, off the caller's path."""
-    return Entry(partial(settled, record), record.held.hold_id if record.held else None)
+    """The event that ends a call, and with it its hold."""
+    return Entry(settled(record), record.held.hold_id if record.held else None, record.begun)
 
 
 def settled(record: CallRecord) -> LedgerEvent:
@@ -20,6 +19,26 @@ def settled(record: CallRecord) -> LedgerEvent:
     if record.outcome == "unbilled":
         return _event(record, "cancel")
     return _event(record, "commit", charges=tuple(_charge(record, limit) for limit in record.limits))
+
+
+def beginning(record: CallRecord, estimate: int | None) -> Beginning:
+    """A call without a hold, before its request leaves; `estimate` is the most it may cost, in nano-USD."""
+    return Beginning(
+        call_id=record.call_id,
+        started=record.started,
+        operation=record.operation,
+        provider=record.provider,
+        model=record.model,
+        estimate=estimate,
+        reason=None if estimate is not None else "its model has no price",
+        charges=tuple(_charge_of(limit, _begun_amount(limit, estimate)) for limit in record.limits),
+        **_where(record),
+    )
+
+
+def _begun_amount(limit: Limit, estimate: int | None) -> int:
+    amounts: dict[str, int] = {"requests": 1, "USD": estimate or 0}
+    return amounts.get(limit.unit, 0)
 
 
 def hold_event(record: CallRecord, held: Held, sequence: int) -> LedgerEvent:
@@ -95,16 +114,23 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
 
 
 def _identity(record: CallRecord, event_type: EventType, sequence: int) -> dict[str, Any]:
-    dimensions = record.dimensions
     return {
         "event_type": event_type,
         "event_id": event_id_for(record.call_id, event_type, sequence).hex(),
         "call_id": record.call_id.hex(),
-        "trace_id": f"{record.trace_id:032x}" if record.trace_id else None,
-        "span_id": f"{record.span_id:016x}" if record.span_id else None,
         "provider": record.provider,
         "model": record.model,
         "operation": record.operation,
+        **_where(record),
+    }
+
+
+def _where(record: CallRecord) -> dict[str, Any]:
+    """Who and what the call belongs to."""
+    dimensions = record.dimensions
+    return {
+        "trace_id": f"{record.trace_id:032x}" if record.trace_id else None,
+        "span_id": f"{record.span_id:016x}" if record.span_id else None,
         "profile_id": dimensions.get("profile"),
         "user_id": dimensions.get("user"),
         "session_id": dimensions.get("session"),

@@ -37,15 +37,21 @@ def book_unread(record: CallRecord) -> None:
     _book_estimate(record, record.held.nano if record.held else None, "tollspan could not read the answer")
 
 
-def upper_bound(record: CallRecord, request: RequestFacts, price_of: PriceOf) -> int | None:
-    """Nano-USD that one attempt costs at the most: its hold, or else the bound of its request; None where unpriced."""
+def upper_bound(
+    record: CallRecord, request: RequestFacts, price_of: PriceOf, *, request_bytes: int | None = None
+) -> int | None:
+    """Nano-USD that one attempt costs at the most: its hold, or else the bound of its request; None where unpriced.
+
+    With `request_bytes`, the size of a small body on the wire, the request is not walked: no text has more tokens.
+    """
     if record.held is not None and record.held.nano is not None:
         return record.held.nano
     card = price_of(request.model, request.service_tier)
     if not isinstance(card, RateCard):
         return None
     output = largest_output(card) if request.max_output_tokens is None else request.max_output_tokens
-    return card.bound(_input_tokens(request, card), choices=request.choices).nano(output)
+    tokens = _input_tokens(request, card) if request_bytes is None else request_bytes
+    return card.bound(tokens, choices=request.choices).nano(output)
 
 
 def _book_usage(

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
-from tollspan.exporter import CallRecord, Pipeline, retry
+from tollspan.exporter import CallRecord, Pipeline, beginning, retry
 from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
 
 from . import _outcomes
@@ -35,6 +35,7 @@ def current() -> "Call | Expected | None":
 
 
 _NEXT_ATTEMPT_LIMIT = 255
+_SMALL_BYTES = 16_384
 _ADMITTED = Admission()
 
 
@@ -126,17 +127,17 @@ class Call:
 
     # ---- on the wire
 
-    def before_attempt(self) -> None:
-        """An attempt is about to be sent. Raises AttemptRefused where a budget has no room for a repetition."""
+    def before_attempt(self, size: int | None = None) -> None:
+        """An attempt is about to be sent, in so many bytes. Raises AttemptRefused where a budget has no room for it."""
         first = self._error
         if self._repeats():
             try:
                 self.admit(attempt=self.record.attempts)
             except CallRefused as refusal:
                 raise AttemptRefused(refusal) from first
-        self._begin_attempt()
+        self._begin_attempt(size)
 
-    async def abefore_attempt(self) -> None:
+    async def abefore_attempt(self, size: int | None = None) -> None:
         """As before_attempt, from a task."""
         first = self._error
         if self._repeats():
@@ -144,7 +145,7 @@ class Call:
                 await self.aadmit(attempt=self.record.attempts)
             except CallRefused as refusal:
                 raise AttemptRefused(refusal) from first
-        self._begin_attempt()
+        self._begin_attempt(size)
 
     def broke(self, error: BaseException) -> None:
         """The attempt got no answer."""
@@ -262,9 +263,20 @@ class Call:
         self._line.ledger.writer.put(retry(record, record.attempts, billed=billed))
         record.estimate = record.error_type = record.http_status = None
 
-    def _begin_attempt(self) -> None:
+    def _begin_attempt(self, size: int | None) -> None:
         self.record.attempts += 1
         self._forget_attempt()
+        if self.record.held is None and self.record.begun is None:
+            with internal_errors:
+                self._note_beginning(size)
+
+    def _note_beginning(self, size: int | None) -> None:
+        """Have the journal remember a call that no hold stands for: should the process be killed, it is counted."""
+        writer = self._line.ledger.writer
+        if writer.journal.enabled:
+            known = size if size is not None and size < _SMALL_BYTES else None
+            estimate = upper_bound(self.record, self.facts, self._price, request_bytes=known)
+            self.record.begun = writer.begin(beginning(self.record, estimate))
 
     def _forget_attempt(self) -> None:
         self._status = self._body = self._error = self._sink = None

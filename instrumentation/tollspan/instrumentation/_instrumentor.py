@@ -31,6 +31,7 @@ def instrument(tracer_provider: TracerProvider | None = None, meter_provider: Me
         if tracer_provider is not None:
             line.attach(tracer_provider)
             use_provider(tracer_provider)
+        line.guard()
         INSTALLATION.install()
 
 

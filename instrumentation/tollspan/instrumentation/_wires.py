@@ -59,7 +59,7 @@ def send_wrapper(library: ModuleType) -> Wrapper:
             return wrapped(*args, **kwargs)
         if is_new:
             _admit_new(call)
-        call.before_attempt()
+        call.before_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
             try:
@@ -91,7 +91,7 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
             return await wrapped(*args, **kwargs)
         if is_new:
             await _aadmit_new(call)
-        await call.abefore_attempt()
+        await call.abefore_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
             try:
@@ -106,6 +106,12 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
 
 def _reader(request: Any) -> Reader | None:
     return reader_for_path(request.url.path) if request.method == "POST" else None
+
+
+def _size(request: Any) -> int | None:
+    """How many bytes the request has; None where its body is streamed."""
+    content = getattr(request, "_content", None)
+    return None if content is None else len(content)
 
 
 def _call_for(reader: Reader, request: Any) -> tuple[Call | None, bool]:

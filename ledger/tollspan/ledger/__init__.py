@@ -3,6 +3,8 @@
 `open_ledger()` opens the configured ledger, `LedgerEvent` is one row of it.
 """
 
+from ._archive import Imported
+from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, event_id_for, new_call_id
@@ -22,14 +24,18 @@ from ._figures import (
 )
 from ._guard import internal_errors
 from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
+from ._journal import Beginning, Segment
 from ._ledger import Ledger, open_ledger
+from ._listeners import Listener
 from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
 from ._prices import PriceBook, PriceFileError
+from ._prune import Pruned
 from ._rates import CostBound, RateCard, Unpriced
 from ._registry import dump_definition, load_definition
 from ._selection import QueryError, time_zone
 from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
-from ._store import LEDGER_BUDGET, Definition, Entry, HoldRequest, Key
+from ._store import Definition
+from ._sweep import Recovered
 from ._tickets import Ticket
 from ._windows import Window, WindowKind
 from ._writer import Writer, WriterCounts
@@ -39,6 +45,7 @@ __all__ = [
     "NANO_PER_USD",
     "SETTINGS",
     "Balance",
+    "Beginning",
     "BudgetDefinition",
     "BudgetSyntaxError",
     "Charge",
@@ -55,6 +62,7 @@ __all__ = [
     "EventType",
     "Grant",
     "HoldRequest",
+    "Imported",
     "Key",
     "KnownBudget",
     "Latency",
@@ -64,6 +72,7 @@ __all__ = [
     "LedgerEvent",
     "LedgerUnavailable",
     "Limit",
+    "Listener",
     "Mode",
     "ModelLatency",
     "OnLimit",
@@ -71,10 +80,13 @@ __all__ = [
     "Overview",
     "PriceBook",
     "PriceFileError",
+    "Pruned",
     "QueryError",
     "RateCard",
+    "Recovered",
     "Refusal",
     "ReportRow",
+    "Segment",
     "Settings",
     "Status",
     "Ticket",

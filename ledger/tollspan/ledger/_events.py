@@ -54,6 +54,7 @@ class LedgerEvent:
     follows the OpenTelemetry meaning: `tokens_in` and `tokens_out` count every token, and `tokens_cache_read`,
     `tokens_cache_write`, `tokens_reasoning` are parts of them. A cost of None means unpriced, and `reason` says why; it
     is never a silent 0. `event_id` and `call_id` are hexadecimal. `offset` is None until the event is stored.
+    `response_id` is the provider's, kept only where the answer can be fetched again.
     """
 
     event_type: EventType
@@ -89,6 +90,7 @@ class LedgerEvent:
     error_message: str | None = None
     attempts: int = 1
     schema_version: int = SCHEMA_VERSION
+    response_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.event_type not in _TYPE_CODES:

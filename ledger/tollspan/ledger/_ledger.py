@@ -3,11 +3,14 @@
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 from . import _queries
+from ._archive import Imported, Progress, Selected, export_jsonl, import_jsonl
+from ._batch import LEDGER_BUDGET, Entry, Key
 from ._errors import LedgerError, LedgerUnavailable
 from ._events import LedgerEvent
 from ._figures import (
@@ -24,30 +27,50 @@ from ._figures import (
     UnpricedCalls,
 )
 from ._holds import Balance
+from ._index import found, run_ids
+from ._listeners import Listener
 from ._money import to_usd
+from ._owners import owners_folder
+from ._parquet import export_parquet
+from ._prune import Pruned, prune_piece
 from ._rows import from_row
 from ._settings import Settings, load_settings
-from ._store import LEDGER_BUDGET, Entry, Key, SQLiteStore
-from ._sweep import settle_dead_owners
+from ._store import SQLiteStore
+from ._sweep import Recovered
+from ._upkeep import note_recovered
 from ._verify import verify
 from ._windows import Window
 from ._writer import Writer
 
 _PAGE = 1000
+_DAY_S = 86_400
 
 
 class Ledger:
     """An append-only ledger of LLM calls in one SQLite file; `path` None keeps it in memory.
+
+    With `journal` an event survives the kill of its process from the moment that it is handed over. While the file
+    cannot be written, events wait in memory up to `queue_limit`, and then in the journal. Events of calls that began
+    more than `keep_days` days ago are pruned in the background; None keeps them.
 
     Methods that read first write what this process has queued, so they see it. Every method may be called from any
     thread; those that begin with `a` are for tasks and never block the event loop. Raises LedgerUnavailable where the
     file cannot be used.
     """
 
-    def __init__(self, path: Path | str | None, *, busy_timeout_ms: int = 5000) -> None:
+    def __init__(
+        self,
+        path: Path | str | None,
+        *,
+        busy_timeout_ms: int = 5000,
+        journal: bool = True,
+        queue_limit: int = 100_000,
+        keep_days: int | None = None,
+    ) -> None:
         self.path = None if path is None else Path(path).absolute()
         self.store = SQLiteStore(self.path, busy_timeout_ms=busy_timeout_ms)
-        self.writer = Writer(self.store)
+        self.writer = Writer(self.store, journal=journal, queue_limit=queue_limit, keep_days=keep_days)
+        self._recovered = self.path is None
 
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
@@ -95,10 +118,13 @@ class Ledger:
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until what is queued is on disk; False when it was not so within `timeout_s` seconds."""
-        if not self.writer.pending:
-            return True
+        until = time.monotonic() + timeout_s
+        self._recover_once()
         try:
-            self.writer.put_durable(None).wait(timeout_s)
+            while self.writer.pending:
+                self.writer.put_durable(None).wait(max(until - time.monotonic(), 0))
+                if not self.writer.journal.spilled:  # those are read back after what was queued
+                    break
         except (TimeoutError, LedgerError):
             return False
         return True
@@ -152,26 +178,35 @@ class Ledger:
     def tail(self, from_offset: int = 0, limit: int | None = None) -> list[LedgerEvent]:
         """The events after an offset, in order: with the last offset seen, exactly those that are new."""
         self.flush()
-        sql = "SELECT * FROM event WHERE offset > max(?, ?) ORDER BY offset LIMIT ?"
+        sql = "SELECT * FROM recorded WHERE offset > max(?, ?) ORDER BY offset LIMIT ?"
         rows = self.store.query(sql, (from_offset, self._hidden_up_to(), -1 if limit is None else limit))
         return [from_row(row) for row in rows]
 
     def latest_offset(self) -> int:
-        """The offset of the last event; 0 for an empty ledger."""
+        """The offset of the last event, pruned or not; 0 for an empty ledger."""
         self.flush()
-        return int(self.store.query("SELECT coalesce(max(offset), 0) FROM event")[0][0])
+        return int(self.store.query("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'")[0][0])
 
     def events_for_run(self, run_id: str) -> list[LedgerEvent]:
         """The events of one run, in order of offset."""
-        self.flush()
-        sql = "SELECT * FROM event WHERE run_id = ? AND offset > ? ORDER BY offset"
-        return [from_row(row) for row in self.store.query(sql, (run_id, self._hidden_up_to()))]
+        return self._found("run_id", run_id)
+
+    def events_for_session(self, session_id: str) -> list[LedgerEvent]:
+        """The events of one session, in order of offset."""
+        return self._found("session_id", session_id)
+
+    def events_for_trace(self, trace_id: str) -> list[LedgerEvent]:
+        """The events of one trace (32 hexadecimal digits), in order of offset. Raises ValueError for another text."""
+        return self._found("trace_id", bytes.fromhex(trace_id))
 
     def runs(self) -> list[str]:
         """The run ids, in the order in which they were first seen."""
         self.flush()
-        sql = "SELECT run_id FROM event WHERE run_id IS NOT NULL AND offset > ? GROUP BY run_id ORDER BY min(offset)"
-        return [row["run_id"] for row in self.store.query(sql, (self._hidden_up_to(),))]
+        return run_ids(self.store, self._hidden_up_to())
+
+    def _found(self, kind: str, value: bytes | str) -> list[LedgerEvent]:
+        self.flush()
+        return [from_row(row) for row in found(self.store, kind, value, self._hidden_up_to())]
 
     # ---- figures: calls count where they began; intervals are 15M, 1H, 1D, 7D, up to now
 
@@ -261,17 +296,99 @@ class Ledger:
         self.flush()
         self.store.copy_to(Path(path))
 
+    def export_jsonl(
+        self,
+        target: Path | str | BinaryIO,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the log as JSON Lines, one event on a line; a file that is such an export gets what it lacks.
+
+        Gives how many events were written. Only calls that began from `since` to before `until` (epoch seconds); events
+        that `reset` hides are part of the log. `progress` is told how much is done, and of how much. Raises OSError,
+        and LedgerError for a file that is something else or the export of another ledger; it is left as it is.
+        """
+        self.flush()
+        where = Path(target) if isinstance(target, str) else target
+        return export_jsonl(self.store, where, selected=Selected(since=since, until=until), progress=progress)
+
+    def export_parquet(
+        self,
+        folder: Path | str,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """As `export_jsonl`, but as Parquet: parts in a folder, which cannot be imported. Needs the extra `parquet`.
+
+        What is no single value is a column of JSON; `spend_usd` is what an event adds to spend.
+        """
+        self.flush()
+        selected = Selected(since=since, until=until)
+        return export_parquet(self.store, Path(folder), selected=selected, progress=progress)
+
+    def import_jsonl(
+        self,
+        source: Path | str | BinaryIO,
+        *,
+        progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> Imported:
+        """Store the events of an export; those that are stored already stay as they are, so it may be run again.
+
+        Ids and times are those of the export, offsets are new, and balances count what they count of any event. Holds
+        are history: none is opened. Lines that are no events of this version, or conflict with what is stored, are left
+        out: counted, and told to `warn` (default: logged), the first twenty of them. Raises OSError, LedgerUnavailable,
+        and LedgerError for a file that is no export.
+        """
+        self.flush()
+        where = Path(source) if isinstance(source, str) else source
+        return import_jsonl(self.store, self.writer, where, progress=progress, warn=warn)
+
     def reset(self) -> None:
         """Hide the events so far from `events`, `tail` and `runs`; the log and all balances stay as they are."""
         latest = self.latest_offset()
         with self.writer.store_lock:
             self.store.hide_up_to(latest)
 
-    def settle_dead_owners(self) -> int:
-        """Turn the holds of processes that are gone into estimated spend; gives back how many there were."""
-        settled = settle_dead_owners(self.store, self.writer.store_lock)
-        self.writer.balances.clear()
-        return settled
+    def recover(self) -> Recovered:
+        """Store what processes that are gone left in their journals, and settle their open calls at what they may cost.
+
+        The first use of a ledger does it too. Raises LedgerUnavailable.
+        """
+        self._recovered = True
+        return note_recovered(self.writer, self.store)
+
+    def prune(self, keep_days: float, *, progress: Callable[[int], None] | None = None) -> Pruned:
+        """Delete the events of calls that began more than `keep_days` days ago; balances and `verify` stay right.
+
+        It goes piece by piece, while others write; `progress` is told how many events have gone. Raises ValueError for
+        less than one day, because calls that run may have begun then.
+        """
+        if keep_days < 1:
+            raise ValueError(f"{keep_days} days are too few: calls of the last day are always kept; write 1 or more")
+        self.flush()
+        before = time.time() - keep_days * _DAY_S
+        total = Pruned()
+        while True:
+            with self.writer.store_lock:
+                piece = prune_piece(self.store, before)
+            if not piece.events:
+                return total
+            total.events += piece.events
+            if progress is not None:
+                progress(total.events)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with the events of each commit of this process, after it, in order, on a thread of its own.
+
+        The events have their offsets. A listener that raises is logged, and the next ones are told all the same. Call
+        what is given back to end it.
+        """
+        return self.writer.listeners.add(listener)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and close the file; the next use opens it again. Raises LedgerError if events remain."""
@@ -282,6 +399,13 @@ class Ledger:
     async def aclose(self, timeout_s: float = 5.0) -> None:
         """As `close`, for tasks."""
         await asyncio.to_thread(self.close, timeout_s)
+
+    def _recover_once(self) -> None:
+        if not self._recovered:
+            self._recovered = True
+            with suppress(LedgerUnavailable):  # what is asked for reports it
+                if self.path is not None and owners_folder(self.path).is_dir():
+                    self.recover()
 
     def _stored_balance(self, key: Key) -> Balance:
         sql = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
@@ -302,4 +426,10 @@ def open_ledger(url: str | None = None, *, settings: Settings | None = None) -> 
     if settings is None:
         settings = load_settings(ledger=url or None)
     location = settings.ledger.removeprefix("sqlite:///")
-    return Ledger(None if location == ":memory:" else location, busy_timeout_ms=settings.busy_timeout_ms)
+    return Ledger(
+        None if location == ":memory:" else location,
+        busy_timeout_ms=settings.busy_timeout_ms,
+        journal=settings.journal,
+        queue_limit=settings.queue_limit,
+        keep_days=settings.keep_days,
+    )

@@ -6,7 +6,7 @@ from importlib import resources
 
 from ._errors import LedgerUnavailable
 
-LATEST = 1
+LATEST = 2
 
 
 def migrate(connection: sqlite3.Connection, *, where: str) -> None:

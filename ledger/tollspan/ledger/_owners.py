@@ -1,4 +1,4 @@
-"""Who owns an open hold, and whether that process is still there.
+"""Who owns an open hold or a journal, and whether that process is still there.
 
 An owner is a file beside the ledger on which its process keeps a lock for as long as it lives. The kernel lets go of
 the lock when the process ends, however it ends; so nobody has to trust a process id, a clock or a time-to-live.
@@ -6,32 +6,47 @@ the lock when the process ends, however it ends; so nobody has to trust a proces
 
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ._filelock import FileLock
 
+JOURNAL_SUFFIX = ".journal"
+ASIDE_SUFFIX = ".aside"
+
 
 class Owner:
-    """This process as the owner of holds in one ledger. The file appears with the first use of `name`."""
+    """This process as the owner of holds and of a journal. The file appears with the first use of `name`."""
 
     def __init__(self, ledger: Path | None) -> None:
         self._folder = owners_folder(ledger) if ledger else None
+        self._naming = threading.RLock()
         self._name = ""
         self._lock: FileLock | None = None
 
     @property
     def name(self) -> str:
         """The owner's name: the process id, for people, and a random part. Raises OSError where no file can be made."""
-        if not self._name:
-            name = f"{os.getpid()}-{secrets.token_hex(6)}"
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._lock = FileLock(self._folder / name)
-                self._lock.__enter__()  # a sweeper may find the file before it is locked, and remove it
-            self._name = name
-        return self._name
+        with self._naming:
+            if not self._name:
+                self._name = self._appear()
+            return self._name
+
+    def journal_path(self, number: int) -> Path:
+        """Where this process keeps the nth file of its journal. Raises OSError where no file can be made."""
+        name = self.name
+        assert self._folder is not None, "a ledger in memory has no journal"
+        return self._folder / f"{name}.{number:06}{JOURNAL_SUFFIX}"
+
+    def _appear(self) -> str:
+        name = f"{os.getpid()}-{secrets.token_hex(6)}"
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._folder / name)
+            self._lock.__enter__()  # a sweeper may find the file before it is locked, and remove it
+        return name
 
     @property
     def known_name(self) -> str:
@@ -42,6 +57,7 @@ class Owner:
         """In a forked child: give up the parent's name, and the copy of its lock that the fork made."""
         if self._lock is not None:
             self._lock.release()
+        self._naming = threading.RLock()
         self._name, self._lock = "", None
 
     def leave(self) -> None:
@@ -57,9 +73,11 @@ def owners_folder(ledger: Path) -> Path:
 
 
 def owners_with_a_file(ledger: Path) -> list[str]:
-    """The owners that came to a ledger and did not leave it, alive or dead."""
+    """The owners that came to a ledger and did not leave it, alive or dead: all that have a lock or a journal there."""
     folder = owners_folder(ledger)
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted({path.name.partition(".")[0] for path in folder.iterdir() if not path.name.endswith(ASIDE_SUFFIX)})
 
 
 @contextmanager

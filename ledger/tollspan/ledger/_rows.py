@@ -11,11 +11,12 @@ from ._events import Charge, LedgerEvent
 from ._money import to_nano, to_usd
 
 COLUMNS = (
-    "event_id", "event_type", "call_id", "timestamp", "status", "provider", "model", "operation", "usage", "cost",
+    "event_id", "event_type", "call_id", "timestamp", "status", "provider", "model", "operation", "usage",
     "cost_est_nusd", "cost_actual_nusd", "spend_nusd", "timing", "http_status", "category", "trace_id", "span_id",
     "profile_id", "user_id", "session_id", "run_id", "model_profile", "tags", "records", "charges", "estimated",
-    "reason", "error_type", "error_message", "attempts", "schema_version",
+    "reason", "error_type", "error_message", "attempts", "schema_version", "response_id", "cost",
 )  # fmt: skip
+"""The columns of `recorded`. `cost` is the last one: the store keeps each distinct text of it once."""
 
 Row = tuple[Any, ...]
 
@@ -32,7 +33,6 @@ def to_row(event: LedgerEvent) -> Row:
         event.model,
         event.operation,
         _json(event.usage),
-        _json({"currency": "USD", "source": event.cost_source, "rates": event.cost_rates}),
         _nano(event.cost_est_usd),
         _nano(event.cost_actual_usd),
         _nano(event.spend_usd),
@@ -55,11 +55,13 @@ def to_row(event: LedgerEvent) -> Row:
         event.error_message,
         event.attempts,
         event.schema_version,
+        event.response_id,
+        _cost_json(event),
     )
 
 
-def from_row(row: sqlite3.Row) -> LedgerEvent:
-    """The event of a stored row (`offset` and COLUMNS by name)."""
+def from_row(row: sqlite3.Row | Mapping[str, Any]) -> LedgerEvent:
+    """The event of a row (`offset` and COLUMNS by name)."""
     cost = orjson.loads(row["cost"])
     return LedgerEvent(
         offset=row["offset"],
@@ -95,6 +97,7 @@ def from_row(row: sqlite3.Row) -> LedgerEvent:
         error_message=row["error_message"],
         attempts=row["attempts"],
         schema_version=row["schema_version"],
+        response_id=row["response_id"],
     )
 
 
@@ -109,6 +112,10 @@ def charges_from(text: str) -> tuple[Charge, ...]:
         Charge(budget=budget, scope=scope, window_start=window_start, amount=amount)
         for budget, scope, window_start, amount in orjson.loads(text)
     )
+
+
+def _cost_json(event: LedgerEvent) -> str:
+    return _json({"currency": "USD", "source": event.cost_source, "rates": event.cost_rates})
 
 
 def _json(value: Any) -> str:

@@ -65,6 +65,11 @@ class Settings:
     output_floor: int
     timezone: str
     busy_timeout_ms: int
+    journal: bool
+    queue_limit: int
+    keep_days: int | None
+    flush_on_sigterm: bool
+    record_unsampled: bool
     source: Mapping[str, str]
     problems: tuple[str, ...]
 
@@ -220,6 +225,13 @@ SETTINGS: tuple[Setting, ...] = (
         "The IANA time zone of budgets that do not name one, like `Europe/Berlin`.",
     ),
     _row("busy_timeout_ms", 5000, _whole(0), "Milliseconds to wait for a ledger that another process is writing."),
+    _row(
+        "journal", True, _switch, "Keep events in a file of the process until they are in the ledger: kills lose none."
+    ),
+    _row("queue_limit", 100_000, _whole(1000), "Events that wait in memory for a ledger that cannot be written."),
+    _row("keep_days", None, _whole(1), "Days after which events are pruned; balances stay. Unset: never."),
+    _row("flush_on_sigterm", True, _switch, "Write what is queued when SIGTERM comes, then do what was to be done."),
+    _row("record_unsampled", True, _switch, "Count LLM calls in spans of other instrumentations that are not sampled."),
 )
 
 

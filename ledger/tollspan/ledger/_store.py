@@ -7,60 +7,25 @@ import contextlib
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._errors import LedgerConflict, LedgerUnavailable
-from ._events import Charge, LedgerEvent
+from ._batch import Batch, Entry, HoldRequest, Key, balance_of
+from ._errors import LedgerUnavailable
+from ._events import LedgerEvent
 from ._explain import explained
 from ._filelock import FileLock
-from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
+from ._holds import Balance, Grant, Refusal
 from ._migrations import migrate
 from ._owners import Owner
-from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
-from ._windows import Window
+from ._pricing import PricingIds
 
-Key = tuple[str, str, int]
-
-LEDGER_BUDGET = ""
-"""The balance that the ledger keeps of itself: USD per UTC day, for all calls and for each profile."""
-
-_DAY = Window("day", "UTC")
-_NAMES, _MARKS = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
-# OR IGNORE would pass over missing values too.
-_INSERT = f"INSERT INTO event ({_NAMES}) VALUES ({_MARKS}) ON CONFLICT (event_id) DO NOTHING"
-_SPEND = COLUMNS.index("spend_nusd")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An event to append, or what will make it on the writer's thread; and the hold (its event id) that it settles."""
-
-    event: LedgerEvent | Callable[[], LedgerEvent]
-    release: bytes | None = None
-
-    def made(self) -> LedgerEvent:
-        """The event."""
-        return self.event if isinstance(self.event, LedgerEvent) else self.event()
-
-
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
-    """A hold to take if all its limits admit it.
-
-    `describe` makes the precheck_hold event once the amounts are known, `withdraw` the cancel event of a hold that was
-    granted when nobody waited for it any more. One that is `queued` does not overtake another of its batch that is.
-    """
-
-    hold_id: bytes
-    demand: Demand
-    limits: tuple[Limit, ...]
-    describe: Callable[[Grant], LedgerEvent]
-    withdraw: Callable[[], LedgerEvent]
-    patient: bool = False
-    queued: bool = False
+_ADD_FACT = """
+    INSERT INTO ledger_fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
+"""
+_LATEST = "SELECT seq FROM sqlite_sequence WHERE name = 'event'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +42,15 @@ class Outcome:
     """What a committed batch did.
 
     `conflicts` says, by the index of its entry, what was wrong with an id that is stored with different content.
+    `stored` are the events that were new; the last of them has the offset `latest`.
     """
 
-    answers: list[Grant | Refusal]
-    balances: dict[Key, Balance]
-    duplicates: int
-    conflicts: dict[int, str]
+    answers: list[Grant | Refusal] = field(default_factory=list)
+    balances: dict[Key, Balance] = field(default_factory=dict)
+    duplicates: int = 0
+    conflicts: dict[int, str] = field(default_factory=dict)
+    stored: list[LedgerEvent] = field(default_factory=list)
+    latest: int = 0
 
 
 class SQLiteStore:
@@ -95,6 +63,8 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._opened = 0
+        self._pricing = PricingIds()
+        self._file: tuple[int, int] | None = None
         self.owner = Owner(path)
         self._make_locks()
 
@@ -135,11 +105,12 @@ class SQLiteStore:
                 if connection is not None:
                     connection.close()
             self._connection = self._reader = None
+            self._pricing.forget()
 
-    def retire(self) -> None:
-        """Close, and stop being an owner unless holds of this process are open; those are settled after its end."""
+    def retire(self, *, keep_owner: bool = False) -> None:
+        """Close, and stop being an owner unless holds of this process are open, or it has a journal to be read."""
         with contextlib.suppress(LedgerUnavailable):
-            if self.owner.known_name and self._connection is not None and not self.holds_of(self.owner.known_name):
+            if self.owner.known_name and not keep_owner and not self.holds_of(self.owner.known_name):
                 self.owner.leave()
         self.close()
 
@@ -177,35 +148,54 @@ class SQLiteStore:
     def balances(self, keys: Iterable[Key]) -> dict[Key, Balance]:
         """The balances of these keys as last committed. Raises LedgerUnavailable."""
         with explained(self.path):
-            return {key: _balance(self.connection, key) for key in keys}
+            return {key: Balance(*balance_of(self.connection, key)) for key in keys}
 
     def write(
-        self, entries: Sequence[Entry] = (), holds: Sequence[HoldRequest] = (), definitions: Sequence[Definition] = ()
+        self,
+        entries: Sequence[Entry] = (),
+        holds: Sequence[HoldRequest] = (),
+        definitions: Sequence[Definition] = (),
+        facts: Mapping[str, int] | None = None,
     ) -> Outcome:
         """Append events, settle and take holds, all in one transaction that is on disk when this returns.
 
         Holds are decided in order, after the entries, against balances that no other process can change meanwhile.
-        Raises LedgerUnavailable, and then nothing of the batch is stored.
+        `facts` are added to those of the ledger. Raises LedgerUnavailable, and then nothing of the batch is stored.
         """
-        with self._transaction() as connection:
-            batch = Batch(connection, self.owner.name if holds else "")
+        with self.transaction() as connection:
+            batch = Batch(connection, self.owner.name if holds else "", self._pricing, self.fact("pruned_ms"))
             duplicates, conflicts = batch.append(entries)
             answers = [batch.hold(request) for request in holds]
-            connection.executemany(
-                "INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", [(d.name, d.text, d.seen) for d in definitions]
-            )
+            if definitions:
+                rows = [(d.name, d.text, d.seen) for d in definitions]
+                connection.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", rows)
+            if facts:
+                connection.executemany(_ADD_FACT, facts.items())
             batch.save_balances()
-        return Outcome(answers, batch.balances, duplicates, conflicts)
+            latest = connection.execute(_LATEST).fetchone()
+        return Outcome(answers, batch.balances, duplicates, conflicts, batch.stored, latest[0] if latest else 0)
+
+    def fact(self, name: str) -> int:
+        """A fact about the ledger, 0 where there is none; on the thread that writes. Raises LedgerUnavailable."""
+        with explained(self.path):
+            row = self.connection.execute("SELECT value FROM ledger_fact WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def latest_offset(self) -> int:
+        """The offset of the last event; on the thread that writes. Raises LedgerUnavailable."""
+        with explained(self.path):
+            row = self.connection.execute(_LATEST).fetchone()
+        return int(row[0]) if row else 0
 
     @contextlib.contextmanager
     def looking(self) -> Iterator["Batch"]:
         """For a look at what `write` would answer, which only `write` can promise. Raises LedgerUnavailable."""
         with explained(self.path):
-            yield Batch(self.connection, "")
+            yield Batch(self.connection, "", self._pricing)
 
     def hide_up_to(self, offset: int) -> None:
         """Note that events up to this offset are hidden. Raises LedgerUnavailable."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('hidden_up_to', ?)", (offset,))
 
     def open_hold_owners(self) -> list[str]:
@@ -221,8 +211,11 @@ class SQLiteStore:
             return [row[0] for row in self.connection.execute(sql, parameters)]
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: nobody else writes meanwhile; on disk at the end of the block. Raises LedgerUnavailable."""
         try:
+            if self._connection is not None and self._is_gone():
+                self.close()  # what is written into a deleted file is lost
             connection = self.connection
             with explained(self.path), self._file_lock:
                 connection.execute("BEGIN IMMEDIATE")
@@ -230,13 +223,19 @@ class SQLiteStore:
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
+                    self._pricing.rolled_back()
                     with contextlib.suppress(sqlite3.Error):
                         connection.rollback()
                     raise
+                self._pricing.committed()
         except LedgerUnavailable:
             if self.path is not None:
                 self.close()  # somebody may repair, move or replace the file: the next use must find that one
             raise
+
+    def _is_gone(self) -> bool:
+        """Whether the file that is open is not the one at the ledger's path any more."""
+        return self.path is not None and _identity(self.path) != self._file
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -252,6 +251,7 @@ class SQLiteStore:
             connection.close()
             raise
         self._opened += 1
+        self._file = _identity(self.path) if self.path else None
         return connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -266,134 +266,9 @@ class SQLiteStore:
         return connection
 
 
-class Batch:
-    """The inside of one transaction; in `looking`, what it would be."""
-
-    def __init__(self, connection: sqlite3.Connection, owner: str) -> None:
-        self._connection = connection
-        self._owner = owner
-        self._in_line: set[Key] = set()
-        self.balances: dict[Key, Balance] = {}
-
-    def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
-        """Store the events that are new and count them; replays and conflicts count nothing."""
-        events = [entry.made() for entry in entries]
-        rows = [to_row(event) for event in events]
-        fresh, conflicts = self._insert(rows)
-        for entry, event, row, new in zip(entries, events, rows, fresh, strict=True):
-            if new:
-                self._count(event, row[_SPEND])
-            if entry.release is not None:
-                self._release(entry.release)
-        return fresh.count(False), conflicts
-
-    def stands_behind(self, request: HoldRequest) -> bool:
-        """Whether one before it waits for a balance that it needs as well; then the next ones stand behind it too."""
-        behind = any(limit.key in self._in_line for limit in request.limits)
-        if behind and len(request.limits) > 1:
-            self._in_line.update(limit.key for limit in request.limits)
-        return behind
-
-    def answer(self, request: HoldRequest) -> Grant | Refusal:
-        """Decide on a hold and count it, so that the next request meets what it left, or stands in line behind it."""
-        answer = self._decide(request)
-        if isinstance(answer, Grant):
-            for charge in hold_charges(request.limits, answer):
-                self._change(charge, held=charge.amount)
-        elif answer.busy and request.queued:
-            self._in_line.update(limit.key for limit in request.limits)
-        return answer
-
-    def hold(self, request: HoldRequest) -> Grant | Refusal:
-        """Decide on a hold, and store it if granted. Raises LedgerConflict for the id of an earlier hold."""
-        answer = self.answer(request)
-        if isinstance(answer, Grant):
-            fresh, _ = self._insert([to_row(request.describe(answer))])
-            if not fresh[0]:
-                raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
-            text = charges_json(hold_charges(request.limits, answer))
-            self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", (request.hold_id, self._owner, text))
-        return answer
-
-    def _decide(self, request: HoldRequest) -> Grant | Refusal:
-        demand = request.demand
-        for limit in request.limits if request.queued else ():
-            if limit.key in self._in_line:
-                asked = demand.wanted_output if request.patient else demand.least_output
-                needed = demand.amount(limit.unit, asked)
-                return Refusal(limit, self._balance(limit.key), needed, busy=True)
-        balances = [self._balance(limit.key) for limit in request.limits]
-        return decide(demand, request.limits, balances, patient=request.patient)
-
-    def save_balances(self) -> None:
-        rows = [(*key, b.spent, b.estimated, b.held) for key, b in self.balances.items()]
-        self._connection.executemany("INSERT OR REPLACE INTO balance VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    def _insert(self, rows: Sequence[Row]) -> tuple[list[bool], dict[int, str]]:
-        """Insert rows; tells for each whether it was new, and describes the ids that came with different content."""
-        before = self._connection.total_changes
-        self._connection.execute("SAVEPOINT rows")
-        self._connection.executemany(_INSERT, rows)
-        if self._connection.total_changes - before == len(rows):
-            self._connection.execute("RELEASE rows")
-            return [True] * len(rows), {}
-        # A replay is rare: only then is it worth a statement for each row to see which ones were there.
-        self._connection.execute("ROLLBACK TO rows")
-        self._connection.execute("RELEASE rows")
-        fresh = [self._connection.execute(_INSERT, row).rowcount == 1 for row in rows]
-        conflicts = {i: self._conflict(row) for i, (row, new) in enumerate(zip(rows, fresh, strict=True)) if not new}
-        return fresh, {i: text for i, text in conflicts.items() if text}
-
-    def _conflict(self, row: Row) -> str | None:
-        query = f"SELECT {_NAMES} FROM event WHERE event_id = ?"
-        stored = self._connection.execute(query, (row[0],)).fetchone()
-        changed = [name for name, old, new in zip(COLUMNS, stored, row, strict=True) if old != new]
-        return f"event {row[0].hex()} is stored with another {', '.join(changed)}" if changed else None
-
-    def _count(self, event: LedgerEvent, spend: int | None) -> None:
-        if event.event_type not in ("commit", "adjust", "retry"):
-            return
-        for charge in event.charges:
-            self._change(charge, spent=charge.amount, estimated=charge.amount if event.estimated else 0)
-        if spend is not None:
-            for charge in ledger_charges(event, spend):
-                self._change(charge, spent=spend, estimated=spend if event.estimated else 0)
-
-    def _release(self, hold_id: bytes) -> None:
-        found = self._connection.execute(
-            "DELETE FROM open_hold WHERE hold_id = ? RETURNING charges", (hold_id,)
-        ).fetchone()
-        for charge in charges_from(found[0]) if found else ():
-            self._change(charge, held=-charge.amount)
-
-    def _change(self, charge: Charge, *, spent: int = 0, estimated: int = 0, held: int = 0) -> None:
-        key = (charge.budget, charge.scope, charge.window_start)
-        old = self._balance(key)
-        self.balances[key] = Balance(old.spent + spent, old.held + held, old.estimated + estimated)
-
-    def _balance(self, key: Key) -> Balance:
-        known = self.balances.get(key)
-        return _balance(self._connection, key) if known is None else known
-
-
-def hold_charges(limits: Sequence[Limit], grant: Grant) -> tuple[Charge, ...]:
-    """The amounts held by a grant, as charges."""
-    return tuple(
-        Charge(budget=limit.budget, scope=limit.scope, window_start=limit.window_start, amount=amount)
-        for limit, amount in zip(limits, grant.amounts, strict=True)
-    )
-
-
-def ledger_charges(event: LedgerEvent, spend: int) -> tuple[Charge, ...]:
-    """The ledger's own balances that a spend counts in: the UTC day in which the call began, of all and its profile."""
-    day = _DAY.start(int(event.call_id[:12], 16) / 1000)
-    everyone = Charge(budget=LEDGER_BUDGET, scope="", window_start=day, amount=spend)
-    if event.profile_id is None:
-        return (everyone,)
-    return (everyone, Charge(budget=LEDGER_BUDGET, scope=f"profile={event.profile_id}", window_start=day, amount=spend))
-
-
-def _balance(connection: sqlite3.Connection, key: Key) -> Balance:
-    query = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
-    row = connection.execute(query, key).fetchone()
-    return Balance(*row) if row else Balance()
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

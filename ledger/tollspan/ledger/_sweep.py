@@ -1,32 +1,76 @@
-"""Holds whose owner is gone: nobody will ever know what those calls cost, so their holds become estimated spend."""
+"""What processes that are gone have left behind, made good by whoever opens the ledger next.
 
+The events of their journals are stored. Calls that had begun and have no end, and holds that nobody settled, become
+estimated spend: nobody will ever know what they cost, and an unknown outcome is no refund.
+"""
+
+import logging
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from ._batch import Entry
+from ._errors import LedgerUnavailable
 from ._events import LedgerEvent, event_id_for
-from ._owners import owners_with_a_file, taken_over
+from ._journal import Beginning, Contents, Segment, journals_of, read_journal, set_aside
+from ._money import to_usd
+from ._owners import owners_folder, owners_with_a_file, taken_over
 from ._rows import from_row
-from ._store import Entry, SQLiteStore
+from ._store import Outcome, SQLiteStore
+
+_log = logging.getLogger("tollspan.ledger")
+_GONE = "the process that made the call is gone"
+_PIECE = 500
 
 
-def settle_dead_owners(store: SQLiteStore, lock: threading.RLock) -> int:
-    """Commit every open hold of a dead owner at its full amount; safe to run in several processes at once."""
+@dataclass(slots=True)
+class Recovered:
+    """What was found: events from journals, calls that had begun without a hold, holds, and lines that are damaged."""
+
+    events: int = 0
+    calls: int = 0
+    holds: int = 0
+    damaged: int = 0
+
+    @property
+    def estimated(self) -> int:
+        """Calls that were counted at what they may have cost."""
+        return self.calls + self.holds
+
+
+def recover(store: SQLiteStore, lock: threading.RLock) -> Recovered:
+    """Store what the journals of dead processes hold, then settle their open calls; several may do so at once.
+
+    Raises LedgerUnavailable; the next one then goes on where this one stopped.
+    """
+    found = Recovered()
     if store.path is None:
-        return 0
-    settled = 0
+        return found
     with lock:
         owners = {*store.open_hold_owners(), *owners_with_a_file(store.path)} - {store.owner.known_name}
         for owner in sorted(owners):
             with taken_over(owner, store.path) as dead:
                 if dead:
-                    settled += _settle(store, owner)
-    return settled
+                    _recover(store, owner, store.path, found)
+    return found
+
+
+def read_back(store: SQLiteStore, segment: Segment) -> Outcome:
+    """Store the events of this process's own journal for which there was no room in memory."""
+    contents = read_journal(segment.path)
+    outcome = _store_events(store, segment.path, contents)
+    segment.done += len(segment.spilled)
+    segment.spilled.clear()
+    for begun in segment.begun:
+        begun.done += 1
+    return outcome
 
 
 def at_hold(store: SQLiteStore, hold_id: bytes, reason: str) -> Entry:
     """The entry that settles an open hold at its full amount."""
-    row = store.query("SELECT * FROM event WHERE event_id = ?", (hold_id,))[0]
-    return Entry(commit_at_hold(from_row(row), reason), hold_id)
+    row = store.query("SELECT * FROM recorded WHERE event_id = ?", (hold_id,))[0]
+    return Entry(commit_at_hold(from_row(row), reason), hold_id, substitute=True)
 
 
 def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
@@ -38,8 +82,105 @@ def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
     )
 
 
-def _settle(store: SQLiteStore, owner: str) -> int:
+def commit_of_beginning(call: Beginning) -> LedgerEvent:
+    """The commit of a call of which only the beginning is known, at what it may have cost."""
+    return LedgerEvent(
+        event_type="commit",
+        event_id=event_id_for(call.call_id, "commit").hex(),
+        call_id=call.call_id.hex(),
+        timestamp=call.started,
+        operation=call.operation,
+        provider=call.provider,
+        model=call.model,
+        trace_id=call.trace_id,
+        span_id=call.span_id,
+        profile_id=call.profile_id,
+        user_id=call.user_id,
+        session_id=call.session_id,
+        run_id=call.run_id,
+        tags=call.tags,
+        charges=call.charges,
+        cost_est_usd=None if call.estimate is None else to_usd(call.estimate),
+        cost_source="unpriced" if call.estimate is None else "estimate",
+        estimated=call.estimate is not None,
+        status="error",
+        reason=_GONE if call.reason is None else f"{_GONE}; {call.reason}",
+    )
+
+
+def _recover(store: SQLiteStore, owner: str, ledger: Path, found: Recovered) -> None:
+    journals = journals_of(owner, owners_folder(ledger))
+    contents = [_read(path) for path in journals]
+    for path, one in zip(journals, contents, strict=True):
+        found.events += len(_store_events(store, path, one).stored)
+        found.damaged += one.damaged
+    found.calls += _settle_beginnings(store, [begun for one in contents for begun in one.beginnings])
+    found.holds += _settle_holds(store, owner)
+    for path, one in zip(journals, contents, strict=True):
+        if one.damaged or one.foreign:
+            _log.warning("%s: %s; it is kept as %s", path, _what_is_wrong(one), set_aside(path).name)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Contents:
+    try:
+        return read_journal(path)
+    except OSError as error:
+        raise LedgerUnavailable(f"{path}: {error}; make the file readable, or move it away") from error
+
+
+def _what_is_wrong(contents: Contents) -> str:
+    if contents.foreign:
+        return "this journal was written by a version of tollspan that this one does not know"
+    return f"{contents.damaged} lines of this journal are damaged and were skipped"
+
+
+def _store_events(store: SQLiteStore, path: Path, contents: Contents) -> Outcome:
+    entries = [Entry(from_row(row), release) for release, row in contents.events]
+    total = Outcome()
+    for start in range(0, len(entries), _PIECE):
+        outcome = _store_piece(store, path, entries[start : start + _PIECE], contents)
+        total.stored += outcome.stored
+        total.balances |= outcome.balances
+        total.latest = outcome.latest
+        for conflict in outcome.conflicts.values():
+            _log.error("%s, in the journal %s; it was not stored again", conflict, path)
+    return total
+
+
+def _store_piece(store: SQLiteStore, path: Path, entries: Sequence[Entry], contents: Contents) -> Outcome:
+    """One that cannot be stored must not keep back the others."""
+    try:
+        return store.write(entries)
+    except LedgerUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - logged for the one that it concerns
+        if len(entries) == 1:
+            _log.error("%s: an event cannot be stored: %s: %s", path, type(error).__name__, error)
+            contents.damaged += 1
+            return Outcome()
+    half = len(entries) // 2
+    first = _store_piece(store, path, entries[:half], contents)
+    second = _store_piece(store, path, entries[half:], contents)
+    first.stored += second.stored
+    return replace(second, stored=first.stored, balances=first.balances | second.balances)
+
+
+def _settle_beginnings(store: SQLiteStore, begun: Sequence[Beginning]) -> int:
+    without_end = [call for call in begun if not _has_ended(store, call.call_id)]
+    if not without_end:
+        return 0
+    return len(store.write([Entry(commit_of_beginning(call)) for call in without_end]).stored)
+
+
+def _has_ended(store: SQLiteStore, call_id: bytes) -> bool:
+    ends = (event_id_for(call_id, "commit"), event_id_for(call_id, "cancel"))
+    return bool(store.query("SELECT 1 FROM event WHERE event_id IN (?, ?)", ends))
+
+
+def _settle_holds(store: SQLiteStore, owner: str) -> int:
     holds = store.holds_of(owner)
     if holds:
-        store.write([at_hold(store, hold_id, "the process that made the call is gone") for hold_id in holds])
+        store.write([at_hold(store, hold_id, _GONE) for hold_id in holds])
     return len(holds)

@@ -1,4 +1,4 @@
 -- The events that change balances.
-SELECT call_id, profile_id, spend_nusd, estimated, charges
+SELECT event_type, call_id, profile_id, spend_nusd, estimated, charges
 FROM event
 WHERE event_type IN ('commit', 'adjust', 'retry')

@@ -1,0 +1,226 @@
+"""The inside of one transaction: events appended and counted, holds decided and released."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ._errors import LedgerConflict
+from ._events import Charge, LedgerEvent
+from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
+from ._journal import Segment
+from ._pricing import PricingIds
+from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
+
+Key = tuple[str, str, int]
+
+LEDGER_BUDGET = ""
+"""The balance that the ledger keeps of itself: USD per UTC day, for all calls and for each profile."""
+
+DAY_MS = 86_400_000
+_STORED = (*COLUMNS[:-1], "pricing_id")
+_MARKS = ", ".join("?" * len(_STORED))
+# OR IGNORE would pass over missing values too.
+_INSERT = f"INSERT INTO event ({', '.join(_STORED)}) VALUES ({_MARKS}) ON CONFLICT (event_id) DO NOTHING"
+_SPEND = COLUMNS.index("spend_nusd")
+SPENDING = frozenset({"commit", "adjust", "retry"})
+"""The events that change what a balance has spent."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """An event to append; the hold (its event id) and the journal's note of the call's beginning that it settles.
+
+    One that is a `substitute` stands for a settlement that could not be stored.
+    """
+
+    event: LedgerEvent
+    release: bytes | None = None
+    begun: Segment | None = None
+    substitute: bool = False
+    row: Row = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row = to_row(self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """A hold to take if all its limits admit it.
+
+    `describe` makes the precheck_hold event once the amounts are known, `withdraw` the cancel event of a hold that was
+    granted when nobody waited for it any more. One that is `queued` does not overtake another of its batch that is.
+    """
+
+    hold_id: bytes
+    demand: Demand
+    limits: tuple[Limit, ...]
+    describe: Callable[[Grant], LedgerEvent]
+    withdraw: Callable[[], LedgerEvent]
+    patient: bool = False
+    queued: bool = False
+
+
+class Batch:
+    """One transaction, begun by the store; in a mere look at the ledger, what it would be.
+
+    `pruned_ms` is the start (epoch milliseconds) up to which calls were pruned: their events are never taken again.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, owner: str, pricing: PricingIds, pruned_ms: int = 0) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._pricing = pricing
+        self._pruned = pruned_ms.to_bytes(6, "big")
+        self._in_line: set[Key] = set()
+        self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
+        self._changed: set[Key] = set()
+        self.stored: list[LedgerEvent] = []
+
+    @property
+    def balances(self) -> dict[Key, Balance]:
+        """The balances that were looked at or changed, as they are now."""
+        return {key: Balance(*counters) for key, counters in self._counters.items()}
+
+    def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
+        """Store the events that are new and count them; replays and conflicts count nothing."""
+        fresh, conflicts = self._insert([entry.row for entry in entries])
+        for entry, new in zip(entries, fresh, strict=True):
+            if new:
+                self.stored.append(entry.event)
+                self._count(entry.event, entry.row[_SPEND])
+            if entry.release is not None:
+                self._release(entry.release)
+        return fresh.count(False), conflicts
+
+    def stands_behind(self, request: HoldRequest) -> bool:
+        """Whether one before it waits for a balance that it needs as well; then the next ones stand behind it too."""
+        behind = any(limit.key in self._in_line for limit in request.limits)
+        if behind and len(request.limits) > 1:
+            self._in_line.update(limit.key for limit in request.limits)
+        return behind
+
+    def answer(self, request: HoldRequest) -> Grant | Refusal:
+        """Decide on a hold and count it, so that the next request meets what it left, or stands in line behind it."""
+        answer = self._decide(request)
+        if isinstance(answer, Grant):
+            for charge in hold_charges(request.limits, answer):
+                self._change(key_of(charge), held=charge.amount)
+        elif answer.busy and request.queued:
+            self._in_line.update(limit.key for limit in request.limits)
+        return answer
+
+    def hold(self, request: HoldRequest) -> Grant | Refusal:
+        """Decide on a hold, and store it if granted. Raises LedgerConflict for the id of an earlier hold."""
+        answer = self.answer(request)
+        if isinstance(answer, Grant):
+            event = request.describe(answer)
+            fresh, _ = self._insert([to_row(event)])
+            if not fresh[0]:
+                raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
+            self.stored.append(event)
+            text = charges_json(hold_charges(request.limits, answer))
+            self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", (request.hold_id, self._owner, text))
+        return answer
+
+    def save_balances(self) -> None:
+        """Write the counters that changed: the last thing of the transaction."""
+        rows = [
+            (*key, spent, estimated, held) for key in self._changed for spent, held, estimated in [self._counters[key]]
+        ]
+        self._connection.executemany("INSERT OR REPLACE INTO balance VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _decide(self, request: HoldRequest) -> Grant | Refusal:
+        demand = request.demand
+        for limit in request.limits if request.queued else ():
+            if limit.key in self._in_line:
+                asked = demand.wanted_output if request.patient else demand.least_output
+                needed = demand.amount(limit.unit, asked)
+                return Refusal(limit, Balance(*self._load(limit.key)), needed, busy=True)
+        balances = [Balance(*self._load(limit.key)) for limit in request.limits]
+        return decide(demand, request.limits, balances, patient=request.patient)
+
+    def _insert(self, rows: Sequence[Row]) -> tuple[list[bool], dict[int, str]]:
+        """Insert rows; tells for each whether it was new, and describes the ids that came with different content."""
+        ids = self._pricing.of(self._connection, {row[-1] for row in rows})
+        stored = [(*row[:-1], ids[row[-1]]) for row in rows]
+        if all(row[0] >= self._pruned for row in rows):
+            before = self._connection.total_changes
+            self._connection.execute("SAVEPOINT rows")
+            self._connection.executemany(_INSERT, stored)
+            complete = self._connection.total_changes - before == len(rows)
+            if not complete:
+                self._connection.execute("ROLLBACK TO rows")
+            self._connection.execute("RELEASE rows")
+            if complete:
+                return [True] * len(rows), {}
+        # A replay is rare: only then is it worth a statement for each row to see which ones were there.
+        fresh = [self._insert_one(row) for row in stored]
+        conflicts = {i: self._conflict(row) for i, (row, new) in enumerate(zip(stored, fresh, strict=True)) if not new}
+        return fresh, {i: text for i, text in conflicts.items() if text}
+
+    def _insert_one(self, row: Row) -> bool:
+        return row[0] >= self._pruned and self._connection.execute(_INSERT, row).rowcount == 1
+
+    def _conflict(self, row: Row) -> str | None:
+        if row[0] < self._pruned:
+            return f"event {row[0].hex()} is of a call that was pruned, and was counted then"
+        query = f"SELECT {', '.join(_STORED)} FROM event WHERE event_id = ?"
+        stored = self._connection.execute(query, (row[0],)).fetchone()
+        changed = [name for name, old, new in zip(COLUMNS, stored, row, strict=True) if old != new]
+        return f"event {row[0].hex()} is stored with another {', '.join(changed)}" if changed else None
+
+    def _count(self, event: LedgerEvent, spend: int | None) -> None:
+        if event.event_type not in SPENDING:
+            return
+        estimated = event.estimated
+        for charge in event.charges:
+            self._change(key_of(charge), charge.amount, estimated=charge.amount if estimated else 0)
+        if spend is not None:
+            for key in ledger_keys(int(event.call_id[:12], 16), event.profile_id):
+                self._change(key, spend, estimated=spend if estimated else 0)
+
+    def _release(self, hold_id: bytes) -> None:
+        found = self._connection.execute(
+            "DELETE FROM open_hold WHERE hold_id = ? RETURNING charges", (hold_id,)
+        ).fetchone()
+        for charge in charges_from(found[0]) if found else ():
+            self._change(key_of(charge), held=-charge.amount)
+
+    def _change(self, key: Key, spent: int = 0, *, held: int = 0, estimated: int = 0) -> None:
+        counters = self._load(key)
+        counters[0] += spent
+        counters[1] += held
+        counters[2] += estimated
+        self._changed.add(key)
+
+    def _load(self, key: Key) -> list[int]:
+        counters = self._counters.get(key)
+        if counters is None:
+            counters = self._counters[key] = list(balance_of(self._connection, key))
+        return counters
+
+
+def hold_charges(limits: Sequence[Limit], grant: Grant) -> tuple[Charge, ...]:
+    """The amounts held by a grant, as charges."""
+    return tuple(
+        Charge(budget=limit.budget, scope=limit.scope, window_start=limit.window_start, amount=amount)
+        for limit, amount in zip(limits, grant.amounts, strict=True)
+    )
+
+
+def key_of(charge: Charge) -> Key:
+    """The balance that a charge counts in."""
+    return (charge.budget, charge.scope, charge.window_start)
+
+
+def ledger_keys(started_ms: int, profile_id: str | None) -> tuple[Key, ...]:
+    """The ledger's own balances that a spend counts in: the UTC day in which the call began, of all and its profile."""
+    day = started_ms // DAY_MS * DAY_MS // 1000
+    everyone = (LEDGER_BUDGET, "", day)
+    return (everyone,) if profile_id is None else (everyone, (LEDGER_BUDGET, f"profile={profile_id}", day))
+
+
+def balance_of(connection: sqlite3.Connection, key: Key) -> tuple[int, int, int]:
+    """What a balance has spent, holds, and has spent by estimate."""
+    query = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"
+    return connection.execute(query, key).fetchone() or (0, 0, 0)

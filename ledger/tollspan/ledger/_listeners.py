@@ -1,0 +1,68 @@
+"""What runs after a commit: listeners get the events that are on disk, in order, on a thread of their own."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from queue import SimpleQueue
+
+from ._events import LedgerEvent
+
+_log = logging.getLogger("tollspan.ledger")
+
+Listener = Callable[[Sequence[LedgerEvent]], None]
+
+
+class Listeners:
+    """The listeners of one ledger in one process. One that raises is logged, and the others go on."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+        self._changing = threading.Lock()
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew in a forked child, which has the listeners and not the thread."""
+        self._changing = threading.Lock()
+        self._queue: SimpleQueue[tuple[LedgerEvent, ...] | threading.Event] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def add(self, listener: Listener) -> Callable[[], None]:
+        """Call a listener after each commit from now on; what is given back takes it away again."""
+        with self._changing:
+            self._listeners = (*self._listeners, listener)
+
+        def remove() -> None:
+            with self._changing:
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return remove
+
+    def publish(self, events: Sequence[LedgerEvent], latest: int) -> None:
+        """Hand on what was committed; the last event has the offset `latest`. Called by the writer's thread."""
+        if not self._listeners or not events:
+            return
+        first = latest - len(events) + 1
+        self._queue.put(tuple(replace(event, offset=first + i) for i, event in enumerate(events)))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="tollspan-listeners", daemon=True)
+            self._thread.start()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until the listeners have been told of all that was committed, at most so many seconds."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            done = threading.Event()
+            self._queue.put(done)
+            done.wait(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            told = self._queue.get()
+            if isinstance(told, threading.Event):
+                told.set()
+                continue
+            for listener in self._listeners:
+                try:
+                    listener(told)
+                except Exception:  # noqa: BLE001 - it is the application's, and the next ones must be told all the same
+                    _log.exception("a listener of the ledger failed")
