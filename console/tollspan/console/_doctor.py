@@ -38,6 +38,7 @@ _STYLES: dict[Grade, str] = {"ok": "green", "note": "yellow", "problem": "bold r
 _WEEK_S = 7 * 86_400
 _AHEAD_S = 60
 _SHOWN_DIFFERENCES = 10
+_LOG = "the logger `tollspan.ledger` of the process concerned says why"
 _DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
@@ -94,6 +95,7 @@ def _ledger(settings: Settings, *, verify: bool) -> Iterator[Finding]:
         with existing_ledger(settings) as ledger:
             yield from _file(ledger, ledger.path or Path())
             yield from _holds(ledger)
+            yield from _trouble(ledger)
             yield from _unpriced(ledger)
             yield from _uncovered(ledger)
             yield from _budgets(ledger, settings)
@@ -153,6 +155,28 @@ def _holds(ledger: Ledger) -> Iterator[Finding]:
     amount = "" if holds.usd is None else f", holding {money(holds.usd)}"
     where = f" in {number(owners, 'process', 'processes')}" if owners else ""
     yield Finding("holds", "ok", f"{number(holds.calls, 'call')} in flight{where}{amount}")
+
+
+def _trouble(ledger: Ledger) -> Iterator[Finding]:
+    seen = ledger.trouble()
+    if seen.lost_events:
+        text = f"{number(seen.lost_events, 'event')} lost: the ledger could not be written, and there was no journal"
+        yield Finding("ledger", "problem", text, "set TOLLSPAN_JOURNAL=true, and see that its disk has room")
+    if seen.rejected_events or seen.conflicts:
+        odd = number(seen.rejected_events + seen.conflicts, "event")
+        yield Finding("ledger", "problem", f"{odd} could not be stored, or came twice with different content", _LOG)
+    if seen.write_failures:
+        text = f"writing failed {number(seen.write_failures, 'time')}, and was done again; nothing is lost by that"
+        yield Finding("ledger", "note", text, _LOG)
+    for path in seen.aside:
+        text = f"{path} holds lines of a journal that could not be read or stored"
+        yield Finding("ledger", "note", text, "look into it, then delete it")
+    if seen.journal_replays or seen.orphan_holds:
+        events, calls = number(seen.journal_replays, "event"), number(seen.orphan_holds, "call")
+        text = (
+            f"killed processes left {events} in journals, now stored, and {calls}, counted at what they may have cost"
+        )
+        yield Finding("ledger", "ok", text)
 
 
 def _unpriced(ledger: Ledger) -> Iterator[Finding]:

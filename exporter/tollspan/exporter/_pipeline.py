@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.metrics import MeterProvider
 
 from tollspan.ledger import (
     Ledger,
@@ -20,6 +21,7 @@ from tollspan.ledger import (
     open_ledger,
 )
 
+from ._metrics import LedgerMetrics
 from ._processor import LedgerSpanProcessor, bind, take
 from ._record import CallRecord
 from ._settle import settle
@@ -37,6 +39,7 @@ class Pipeline:
         self.settings = settings
         self._ledger = ledger
         self._prices: PriceBook | None = None
+        self._metrics: LedgerMetrics | None = None
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
         self._last_provider: Any = None
         self._pid = 0
@@ -48,6 +51,7 @@ class Pipeline:
             with _lock:
                 if self._ledger is None:
                     self._ledger = open_ledger(settings=self.settings)
+                    self._tell_metrics(self._ledger)
                     self._ledger.writer.defer(self._sweep)
         if self._pid != os.getpid():
             self._pid = os.getpid()
@@ -90,6 +94,18 @@ class Pipeline:
         finally:
             if not seen or take(context.span_id) is not None:
                 settle(record, self.ledger)
+
+    def measure(self, provider: MeterProvider | None) -> None:
+        """Offer the metrics of the ledger to a meter provider; None is the global one. The first call wins."""
+        with _lock:
+            if self._metrics is None:
+                self._metrics = LedgerMetrics(provider, lambda: self._ledger)
+                if self._ledger is not None:
+                    self._tell_metrics(self._ledger)
+
+    def _tell_metrics(self, ledger: Ledger) -> None:
+        if self._metrics is not None and self._metrics.is_wanted:
+            ledger.subscribe(self._metrics.tell)
 
     def guard(self) -> None:
         """Have what is queued written when SIGTERM comes, unless the settings say otherwise."""

@@ -18,11 +18,12 @@ from ._spans import use_provider
 _log = logging.getLogger("tollspan.instrumentation")
 
 
-def instrument(tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:  # noqa: ARG001 - the metrics are not there yet
+def instrument(tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:
     """Record every call of the LLM SDKs in the ledger, on spans, and against the budgets. Idempotent.
 
     Spans are made with `tracer_provider`, or else with the global one, also where that is set later. The ledger does
-    not depend on either. TOLLSPAN_DISABLED makes this do nothing.
+    not depend on either; its metrics go to `meter_provider`, or else to the global one. TOLLSPAN_DISABLED makes this do
+    nothing.
     """
     with internal_errors:
         line = pipeline()
@@ -32,6 +33,7 @@ def instrument(tracer_provider: TracerProvider | None = None, meter_provider: Me
             line.attach(tracer_provider)
             use_provider(tracer_provider)
         line.guard()
+        line.measure(meter_provider)
         INSTALLATION.install()
 
 

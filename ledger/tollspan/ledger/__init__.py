@@ -19,6 +19,7 @@ from ._figures import (
     Overview,
     ReportRow,
     TimePoint,
+    Trouble,
     UncoveredCalls,
     UnpricedCalls,
 )
@@ -34,6 +35,7 @@ from ._rates import CostBound, RateCard, Unpriced
 from ._registry import dump_definition, load_definition
 from ._selection import QueryError, time_zone
 from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
+from ._single_flight import warm_races
 from ._store import Definition
 from ._sweep import Recovered
 from ._tickets import Ticket
@@ -91,6 +93,7 @@ __all__ = [
     "Status",
     "Ticket",
     "TimePoint",
+    "Trouble",
     "UncoveredCalls",
     "Unit",
     "Unpriced",
@@ -114,4 +117,5 @@ __all__ = [
     "to_nano",
     "to_nano_up",
     "to_usd",
+    "warm_races",
 ]

@@ -22,13 +22,13 @@ from ._errors import LedgerError, LedgerUnavailable
 from ._events import SCHEMA_VERSION, LedgerEvent
 from ._filelock import FileLock
 from ._lines import FORMAT, MARK, NewerEvent, read_line
-from ._rows import from_row
+from ._rows import COLUMNS, from_row
 from ._store import SQLiteStore
 from ._writer import BATCH, Writer
 
 _log = logging.getLogger("tollspan.ledger")
 
-_PAGE = 1_000
+_PAGE = 500
 _LONGEST_LINE = 1 << 26
 _WARNINGS = 20
 _OTHER_FILES = {
@@ -283,8 +283,17 @@ class _Importer:
     def store_waiting(self) -> None:
         """Store what is waiting. Raises LedgerUnavailable."""
         waiting, self.waiting = self.waiting, []
-        if waiting:
-            self._store_entries(waiting)
+        new = self._new(waiting)
+        self.found.known += len(waiting) - len(new)
+        if new:
+            self._store_entries(new)
+
+    def _new(self, numbered: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+        """All but those that are stored as they are: a look costs less than a write, and nobody has to wait for it."""
+        marks = ", ".join("?" * len(numbered))
+        sql = f"SELECT {', '.join(COLUMNS)} FROM recorded WHERE event_id IN ({marks})"
+        stored = {tuple(row) for row in self._store.query(sql, [entry.row[0] for _, entry in numbered])}
+        return [one for one in numbered if one[1].row not in stored]
 
     def _store_entries(self, numbered: list[tuple[int, Entry]]) -> None:
         """One that cannot be stored must not keep back the others."""

@@ -11,7 +11,12 @@ class LedgerError(Exception):
 
 
 class LedgerUnavailable(LedgerError):  # noqa: N818 - named for the state, as users meet it in `except`
-    """The store cannot be read or written: locked, full, read-only, or not a ledger at all."""
+    """The store cannot be read or written: locked, full, read-only, or not a ledger at all.
+
+    `uncertain` is set where the commit itself failed: the transaction may turn out to be stored.
+    """
+
+    uncertain = False
 
 
 class LedgerConflict(LedgerError):  # noqa: N818 - named for the state, as users meet it in `except`

@@ -9,6 +9,7 @@ that have no price are counted in `unpriced`, and in no sum.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 from ._definitions import BudgetDefinition
 from ._holds import Balance
@@ -158,6 +159,25 @@ class KnownBudget:
 
     definition: BudgetDefinition
     seen: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What went wrong with a ledger so far, in any process.
+
+    `write_failures` are transactions that were rolled back and tried again, `conflicts` ids that came with different
+    content, `rejected_events` could not be stored, `lost_events` had neither memory nor journal to wait in.
+    `journal_replays` are events, and `orphan_holds` calls, of processes that were killed. `aside` are journal files
+    that hold what could not be read or stored.
+    """
+
+    write_failures: int
+    conflicts: int
+    rejected_events: int
+    lost_events: int
+    journal_replays: int
+    orphan_holds: int
+    aside: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
@@ -23,6 +24,7 @@ from ._figures import (
     Overview,
     ReportRow,
     TimePoint,
+    Trouble,
     UncoveredCalls,
     UnpricedCalls,
 )
@@ -30,11 +32,12 @@ from ._holds import Balance
 from ._index import found, run_ids
 from ._listeners import Listener
 from ._money import to_usd
-from ._owners import owners_folder
+from ._owners import ASIDE_SUFFIX, owners_folder
 from ._parquet import export_parquet
 from ._prune import Pruned, prune_piece
 from ._rows import from_row
 from ._settings import Settings, load_settings
+from ._single_flight import SingleFlight
 from ._store import SQLiteStore
 from ._sweep import Recovered
 from ._upkeep import note_recovered
@@ -43,6 +46,7 @@ from ._windows import Window
 from ._writer import Writer
 
 _PAGE = 1000
+_WATCHED = 256
 _DAY_S = 86_400
 
 
@@ -71,6 +75,7 @@ class Ledger:
         self.store = SQLiteStore(self.path, busy_timeout_ms=busy_timeout_ms)
         self.writer = Writer(self.store, journal=journal, queue_limit=queue_limit, keep_days=keep_days)
         self._recovered = self.path is None
+        self._loading = SingleFlight()
 
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
@@ -165,7 +170,16 @@ class Ledger:
             return known
         if self.writer.counts.last_error:
             raise LedgerUnavailable(self.writer.counts.last_error)
-        return self.writer.balances.setdefault(key, self._stored_balance(key))
+        return self._loading.load(self.writer.balances, key, lambda: self._stored_balance(key))
+
+    def drift(self) -> int:
+        """The largest difference between a balance that this process has in memory and the one on disk, in its unit.
+
+        It is of calls that are being written, here or by others, and 0 in a quiet moment. Raises LedgerUnavailable.
+        """
+        known = list(self.writer.balances.items())[:_WATCHED]
+        stored = ((balance, self._stored_balance(key)) for key, balance in known)
+        return max((abs(a.spent - b.spent) + abs(a.held - b.held) for a, b in stored), default=0)
 
     @property
     def events(self) -> Iterator[LedgerEvent]:
@@ -288,6 +302,15 @@ class Ledger:
         """The balances that are not what the log says: none, or there is a bug or a damaged file."""
         self.flush()
         return verify(self.store)
+
+    def trouble(self) -> Trouble:
+        """What went wrong with this ledger so far, in any process."""
+        self.flush()
+        facts = {row["name"]: int(row["value"]) for row in self.store.query("SELECT name, value FROM ledger_fact")}
+        aside = () if self.path is None else tuple(sorted(owners_folder(self.path).glob(f"*{ASIDE_SUFFIX}")))
+        return Trouble(
+            **{fact.name: facts.get(fact.name, 0) for fact in fields(Trouble) if fact.name != "aside"}, aside=aside
+        )
 
     def snapshot_to(self, path: Path | str) -> None:
         """Copy the ledger, consistent while others write (SQLite's online backup). Raises FileExistsError."""

@@ -34,8 +34,7 @@ def read_line(line: bytes) -> LedgerEvent | None:
         _check_header(found[MARK])
         return None
     _check_fields(found)
-    values = {name: _value(name, value) for name, value in found.items()}
-    return LedgerEvent(**{**values, "offset": None})
+    return LedgerEvent(**{**_values(found), "offset": None})
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -70,11 +69,14 @@ def _check_fields(found: dict[str, Any]) -> None:
         raise ValueError(f"{len(unknown)} of its fields are none of an event")
 
 
-def _value(name: str, value: Any) -> Any:
+def _values(found: dict[str, Any]) -> dict[str, Any]:
+    name, values = "", {}
     try:
-        return _READERS[name](value)
+        for name, value in found.items():
+            values[name] = _READERS[name](value)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"`{name}` is not what it is in an event") from error
+    return values
 
 
 def _is(*types: type) -> Callable[[Any], Any]:

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from queue import SimpleQueue
 
 from ._events import LedgerEvent
@@ -42,8 +41,11 @@ class Listeners:
         """Hand on what was committed; the last event has the offset `latest`. Called by the writer's thread."""
         if not self._listeners or not events:
             return
-        first = latest - len(events) + 1
-        self._queue.put(tuple(replace(event, offset=first + i) for i, event in enumerate(events)))
+        for offset, event in enumerate(events, start=latest - len(events) + 1):
+            object.__setattr__(
+                event, "offset", offset
+            )  # it is stored now; a copy of each would cost as much as storing
+        self._queue.put(tuple(events))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="tollspan-listeners", daemon=True)
             self._thread.start()

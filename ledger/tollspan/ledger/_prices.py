@@ -4,9 +4,7 @@ Order: the user's price file (TOLLSPAN_PRICES), then genai-prices (MIT). A model
 called at and under no other: the same open weights have another price, or none, on every host.
 """
 
-import os
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ._model_limits import max_output_tokens
 from ._rates import PRICE_KEYS, CostBound, RateCard, Steps, Unpriced, rate_card
+from ._single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -65,16 +64,7 @@ _HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
 _Key = tuple[str | None, str | None, str | None, str | None, int]
 
-_loading = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _loading  # noqa: PLW0603 - a forked child must not wait for a thread that it does not have
-    _loading = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_loading = SingleFlight()
 
 
 class PriceFileError(ValueError):
@@ -125,13 +115,9 @@ class PriceBook:
         return found if found is not None else self._resolve_once(key)
 
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
-        with _loading:
-            found = self._cache.get(key)
-            if found is None:
-                if len(self._cache) >= _CACHE_SIZE:
-                    self._cache.clear()
-                found = self._cache[key] = self._look_up(*key)
-            return found
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        return _loading.load(self._cache, key, lambda: self._look_up(*key))
 
     def _look_up(
         self, provider: str | None, model: str | None, base_url: str | None, service_tier: str | None, bucket: int

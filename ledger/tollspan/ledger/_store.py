@@ -160,7 +160,8 @@ class SQLiteStore:
         """Append events, settle and take holds, all in one transaction that is on disk when this returns.
 
         Holds are decided in order, after the entries, against balances that no other process can change meanwhile.
-        `facts` are added to those of the ledger. Raises LedgerUnavailable, and then nothing of the batch is stored.
+        `facts` are added to those of the ledger. Raises LedgerUnavailable; nothing of the batch is stored then, unless
+        that error is `uncertain`.
         """
         with self.transaction() as connection:
             batch = Batch(connection, self.owner.name if holds else "", self._pricing, self.fact("pruned_ms"))
@@ -213,6 +214,7 @@ class SQLiteStore:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction: nobody else writes meanwhile; on disk at the end of the block. Raises LedgerUnavailable."""
+        committing = False
         try:
             if self._connection is not None and self._is_gone():
                 self.close()  # what is written into a deleted file is lost
@@ -221,6 +223,7 @@ class SQLiteStore:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
+                    committing = True
                     connection.execute("COMMIT")
                 except BaseException:
                     self._pricing.rolled_back()
@@ -228,7 +231,8 @@ class SQLiteStore:
                         connection.rollback()
                     raise
                 self._pricing.committed()
-        except LedgerUnavailable:
+        except LedgerUnavailable as error:
+            error.uncertain = committing  # where only the sync failed, the next to open the file takes it as committed
             if self.path is not None:
                 self.close()  # somebody may repair, move or replace the file: the next use must find that one
             raise

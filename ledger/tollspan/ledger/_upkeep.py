@@ -48,6 +48,8 @@ def note_recovered(writer: "Writer", store: SQLiteStore) -> Recovered:
     found = recover(store, writer.store_lock)
     if found.events or found.estimated:
         writer.balances.clear()
+        writer.counts.recovered += found.events
+        writer.counts.orphans += found.estimated
         writer.note("journal_replays", found.events)
         writer.note("orphan_holds", found.estimated)
         _log.warning(

@@ -17,7 +17,7 @@ from typing import Any
 
 from ._batch import Entry, HoldRequest, Key
 from ._ending import at_the_end
-from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
+from ._errors import LedgerConflict, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Balance, Grant, Refusal
 from ._journal import Beginning, Journal, Segment
@@ -47,7 +47,8 @@ class WriterCounts:
 
     Events: `written`, `replayed` (stored before), `rejected` (cannot be stored), `spilled` (waited in the journal
     alone), `lost` (no room in memory and no journal). `conflicts` are ids that came with different content, `failures`
-    transactions that were rolled back. `lag_ms` is how long the oldest event of the last batch had waited.
+    transactions that were rolled back. Of dead processes: events `recovered` from their journals, and `orphans`, calls
+    counted at what they may have cost. `lag_ms` is how long the oldest event of the last batch had waited.
     """
 
     written: int = 0
@@ -57,6 +58,8 @@ class WriterCounts:
     failures: int = 0
     spilled: int = 0
     lost: int = 0
+    recovered: int = 0
+    orphans: int = 0
     lag_ms: float = 0.0
     last_error: str | None = None
 
@@ -392,7 +395,7 @@ class Writer:
         """Nobody waits for this hold any more: cancel it before anyone misses the room."""
         self.put(Entry(request.withdraw(), request.hold_id))
 
-    def _put_back(self, batch: list[_Pending], asking: list[Waiting], error: LedgerError) -> None:
+    def _put_back(self, batch: list[_Pending], asking: list[Waiting], error: LedgerUnavailable) -> None:
         if self.counts.last_error is None:
             kept = "in the journal" if self.journal.works else "in memory"
             _log.error("%s. Events wait %s until it can be written", error, kept)
@@ -402,6 +405,9 @@ class Writer:
         wake([p.ticket for p in batch if p.ticket is not None and p.ticket.answer(None, error)])
         self._queue.extendleft(reversed([replace(p, ticket=None) for p in batch if p.entry is not None]))
         wake([a.ticket for a in asking if a.ticket.answer(None, error)])
+        if error.uncertain:
+            for asked in asking:
+                self._give_back(asked.request)
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
