@@ -165,6 +165,52 @@ def path(url: str | None, as_json: bool) -> None:
         click.echo(found or ":memory:")
 
 
+@cli.command(epilog=_INSTANTS)
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option("--format", "form", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--since", metavar="INSTANT", help="Calls that began at or after it. Default: all.")
+@click.option("--until", metavar="INSTANT", help="Calls that began before it. Default: all.")
+@_zone
+@_json
+@click.pass_obj
+def export(url: str | None, /, **options: Any) -> None:
+    """Write the log to FILE as JSON Lines, or to a folder as Parquet.
+
+    An export that is there already gets what it lacks. FILE - is stdout, for jsonl.
+    """
+    from . import _archive  # noqa: PLC0415 - see the module's docstring
+
+    if options["form"] == "parquet" and options["file"] == "-":
+        raise click.UsageError("Parquet is exported to a folder, not to stdout")
+    _archive.export(url, **options)
+
+
+@cli.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@_json
+@click.pass_obj
+@click.pass_context
+def import_(ctx: click.Context, url: str | None, file: str, as_json: bool) -> None:
+    """Store the events of an export (jsonl) in the ledger; exit status 1 when some are left out.
+
+    What is stored already stays as it is, so it may be run again. FILE - is stdin.
+    """
+    from ._archive import import_ as read  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(read(url, file, as_json=as_json))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@_json
+@click.pass_obj
+def snapshot(url: str | None, file: str, as_json: bool) -> None:
+    """Copy the ledger to FILE, which must not exist; consistent while others write."""
+    from ._archive import snapshot as copy  # noqa: PLC0415 - see the module's docstring
+
+    copy(url, file, as_json=as_json)
+
+
 @cli.command()
 @click.option("--real", is_flag=True, help="Make a tiny call to each vendor whose key is set, after asking.")
 @click.option("--keep", is_flag=True, help="Keep the demo's ledger, and tell where it is.")

@@ -3,19 +3,24 @@
 `LedgerSpanProcessor` is for a TracerProvider of your own; `instrument()` and zero-code mode add it themselves.
 """
 
+from ._coverage import CURRENT, CountedCall, coverage, in_call
 from ._pipeline import Pipeline, pipeline, use_pipeline
 from ._processor import LedgerSpanProcessor
 from ._record import CallRecord, Held, Outcome
 from ._translate import beginning, hold_event, retry, settlement, wait_event, withdrawal
 
 __all__ = [
+    "CURRENT",
     "CallRecord",
+    "CountedCall",
     "Held",
     "LedgerSpanProcessor",
     "Outcome",
     "Pipeline",
     "beginning",
+    "coverage",
     "hold_event",
+    "in_call",
     "pipeline",
     "retry",
     "settlement",

@@ -24,6 +24,7 @@ from tollspan.ledger import (
 from ._metrics import LedgerMetrics
 from ._processor import LedgerSpanProcessor, bind, take
 from ._record import CallRecord
+from ._sampling import record_unsampled
 from ._settle import settle
 from ._signals import flush_on_sigterm
 
@@ -72,7 +73,10 @@ class Pipeline:
         return self._prices
 
     def attach(self, provider: trace.TracerProvider | None = None) -> None:
-        """Add our span processor to a provider, once; called for each call, because applications set providers late."""
+        """Add our span processor to a provider, once; called for each call, because applications set providers late.
+
+        Foreign calls are recorded for it where the provider's sampler drops them, unless the settings say otherwise.
+        """
         provider = provider or trace.get_tracer_provider()
         if provider is self._last_provider:
             return
@@ -81,6 +85,8 @@ class Pipeline:
             if add is not None and provider not in self._attached:
                 self._attached.add(provider)
                 add(_PipelineProcessor(self))
+                if self.settings.record_unsampled:
+                    record_unsampled(provider)
             self._last_provider = provider
 
     def settle(self, record: CallRecord, span: trace.Span) -> None:
@@ -145,6 +151,9 @@ class _PipelineProcessor(LedgerSpanProcessor):
         with internal_errors:
             return not self._line.is_open or self._line.ledger.flush(timeout_millis / 1000)
         return False
+
+    def _books(self) -> Pipeline:
+        return self._line
 
 
 def pipeline() -> Pipeline:

@@ -1,9 +1,13 @@
-"""The span processor: the door through which a recording span of ours brings its call into the ledger."""
+"""The span processor: the door through which spans bring their calls into the ledger, ours and those of others."""
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from tollspan.ledger import Ledger, internal_errors
 
+from ._coverage import OWN_SCOPE, coverage
+from ._dialects import Inference, attributes_of, is_marked, operation_of, read
+from ._foreign import Books, book, record_of
 from ._record import CallRecord
 from ._settle import settle
 
@@ -22,25 +26,38 @@ def take(span_id: int) -> tuple[CallRecord, Ledger] | None:
 
 
 class LedgerSpanProcessor(SpanProcessor):
-    """Turns the ended spans of tollspan's instrumentation into events of a ledger.
+    """Turns ended spans of calls to models into events of a ledger: ours, and those of other instrumentations.
 
     Add it to a TracerProvider of your own; `instrument()` and zero-code mode do so themselves. `ledger` None is the one
-    that the calls are accounted in, as configured. Spans of other instrumentations are let through untouched.
+    that the calls are accounted in, as configured. A call that tollspan's instrumentation sees, or that several foreign
+    instrumentations see, is counted once, and no prompt or answer is kept. A foreign call has its cost from its span,
+    or else by the price of its usage; without usage it is committed without a cost, and `reason` says so. Foreign spans
+    that a sampler drops are not seen here: `instrument()` takes care of those, too.
     """
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self._ledger = ledger
         self._written: Ledger | None = None
 
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's interface
+        """Remember the span while it is open: a call below it may be the one that it tells of."""
+        with internal_errors:
+            coverage.started(span)
+
     def on_end(self, span: ReadableSpan) -> None:
-        """Enqueue the event of one of our spans; anything wrong is logged, for nobody guards the caller against us."""
+        """Enqueue the event of a call; anything wrong is logged, for nobody guards the caller against us."""
         with internal_errors:
             context = span.get_span_context()
-            bound = take(context.span_id) if context else None
+            if context is None:
+                return
+            covered = coverage.ended(context.span_id)
+            bound = _bound.pop(context.span_id, None)
             if bound is not None:
                 record, configured = bound
                 self._written = self._ledger or configured
                 settle(record, self._written)
+            elif is_marked(attributes_of(span)) and coverage.first_look(context.span_id) and not covered:
+                self._count(span)
 
     def shutdown(self) -> None:
         """Write what is queued; the ledger stays open, because calls may still be recorded without a provider."""
@@ -51,3 +68,28 @@ class LedgerSpanProcessor(SpanProcessor):
         with internal_errors:
             return self._written is None or self._written.flush(timeout_millis / 1000)
         return False
+
+    def _books(self) -> Books:
+        from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline is above: it attaches this processor
+
+        return pipeline()
+
+    def _count(self, span: ReadableSpan) -> None:
+        """The call of a foreign span, unless it is counted already."""
+        said = read(span)
+        if said is None or said.answer_follows or said.scope == OWN_SCOPE or _leaves_it_to_another(said, span):
+            return
+        books = self._books()
+        record = record_of(said, books.settings)
+        if coverage.counts(said.scope, record, span):
+            book(record, said, books.prices)
+            self._written = self._ledger or books.ledger
+            settle(record, self._written)
+
+
+def _leaves_it_to_another(said: Inference, span: ReadableSpan) -> bool:
+    """A span without usage leaves the call to one around it that is of the same call and may still learn the usage."""
+    if said.usage is not None or said.cost_usd is not None:
+        return False
+    around = (outer for outer in coverage.ancestors(span) if operation_of(attributes_of(outer)) is not None)
+    return any(not coverage.covers(outer) for outer in around)

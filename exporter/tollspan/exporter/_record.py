@@ -33,6 +33,7 @@ class CallRecord:
 
     `limits` are the balances that the call counts in; `held` is the hold taken for the attempt now on the wire, and
     `begun` the journal's note of a call without a hold.
+    `fetchable` is an answer that the provider keeps: it may be fetched again, and counts once.
     `cost` is the actual cost; `estimate` is what is booked where the actual cost cannot be known.
     """
 
@@ -51,6 +52,7 @@ class CallRecord:
     category: str | None = None
     response_model: str | None = None
     response_id: str | None = None
+    fetchable: bool = False
     usage: dict[str, float] | None = None
     outcome: Outcome = "billed"
     status: Status = "ok"

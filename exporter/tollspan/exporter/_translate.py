@@ -109,6 +109,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         error_type=record.error_type,
         error_message=record.error_message,
         attempts=record.attempts,
+        response_id=record.response_id if record.fetchable else None,
         timestamp=record.started + (record.total_ms or 0) / 1000,
     )
 

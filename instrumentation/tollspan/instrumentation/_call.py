@@ -6,12 +6,11 @@ The wrapper of a call site opens it, the wire reports to it, and it settles itse
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
-from tollspan.exporter import CallRecord, Pipeline, beginning, retry
+from tollspan.exporter import CURRENT, CallRecord, Pipeline, beginning, coverage, retry
 from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
 
 from . import _outcomes
@@ -24,13 +23,10 @@ from ._refusals import AttemptRefused, Refusals
 from ._spans import describe_end, provider_in_use, start_span
 from ._tap import Sink
 
-CURRENT: ContextVar["Call | Expected | None"] = ContextVar("tollspan_call", default=None)
-"""The call that the SDK is making here, for the wire."""
-
 
 def current() -> "Call | Expected | None":
     """The call in force here. A context that was copied inside a call, as for a task, may outlive that call."""
-    here = CURRENT.get()
+    here: Call | Expected | None = CURRENT.get()
     return here if here is not None and here.in_force else None
 
 
@@ -54,8 +50,8 @@ class Call:
     """A call in progress."""
 
     __slots__ = (
-        "_answered", "_began", "_body", "_clampable", "_error", "_json_error", "_line", "_origin", "_settled", "_sink",
-        "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span",
+        "_answered", "_began", "_body", "_clampable", "_counted", "_error", "_json_error", "_line", "_origin",
+        "_settled", "_sink", "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span",
     )  # fmt: skip
 
     def __init__(self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, clampable: bool) -> None:
@@ -75,12 +71,14 @@ class Call:
             operation=reader.operation,
             provider=self._origin.provider,
             request_model=facts.model,
-            dimensions=_dimensions(line),
+            dimensions=dimensions_of_call(line),
             attempts=0,
+            fetchable=reader.fetchable,
         )
         provider = provider_in_use()
         line.attach(provider)
         self.span = start_span(provider, self.record, facts.attributes, self._origin)
+        self._counted = coverage.opened(self.record)
 
     # ---- before the request
 
@@ -331,6 +329,8 @@ class Call:
                 book_unread(record)
             describe_end(self.span, record, facts, with_cost=self._line.settings.cost_attributes)
         with internal_errors:
+            coverage.settled(self._counted, record)
+        with internal_errors:
             self._line.settle(record, self.span)
         if self._sink is not None:
             self._sink.chunks.clear()  # whoever keeps the stream's object keeps the sink
@@ -391,7 +391,7 @@ class Call:
         return str(self._status) if self._status is not None else None
 
 
-def _dimensions(line: Pipeline) -> Mapping[str, str]:
+def dimensions_of_call(line: Pipeline) -> Mapping[str, str]:
     """Who and what the call belongs to: the configuration, overridden by the scopes in force."""
     settings, here = line.settings, reach().dimensions
     if not settings.tags and settings.profile is None:

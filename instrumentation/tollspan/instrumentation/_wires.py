@@ -21,6 +21,7 @@ from tollspan.ledger import internal_errors
 
 from . import _semconv as sc
 from ._call import Call, current
+from ._fetches import is_fetch, overheard
 from ._readers import Reader, reader_for_path
 from ._refusals import AttemptRefused
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
@@ -53,7 +54,8 @@ def send_wrapper(library: ModuleType) -> Wrapper:
         request = args[0] if args else kwargs["request"]
         reader = _reader(request)
         if reader is None:
-            return wrapped(*args, **kwargs)
+            response = wrapped(*args, **kwargs)
+            return overheard(request, response, tap) if is_fetch(request) else response
         call, is_new = _call_for(reader, request)
         if call is None:
             return wrapped(*args, **kwargs)
@@ -85,7 +87,8 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
         request = args[0] if args else kwargs["request"]
         reader = _reader(request)
         if reader is None:
-            return await wrapped(*args, **kwargs)
+            response = await wrapped(*args, **kwargs)
+            return overheard(request, response, tap) if is_fetch(request) else response
         call, is_new = _call_for(reader, request)
         if call is None:
             return await wrapped(*args, **kwargs)

@@ -7,10 +7,10 @@ from typing import Any
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
-from tollspan.exporter import pipeline
+from tollspan.exporter import CURRENT, pipeline
 from tollspan.ledger import internal_errors
 
-from ._call import CURRENT, Call, Expected, current
+from ._call import Call, Expected, current
 from ._calls import CallSite
 from ._readers import Reader
 from ._refusals import AttemptRefused

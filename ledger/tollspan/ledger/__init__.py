@@ -8,6 +8,7 @@ from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, event_id_for, new_call_id
+from ._fetched import fetched_call_id
 from ._figures import (
     DailyModelCost,
     Difference,
@@ -105,6 +106,7 @@ __all__ = [
     "decide",
     "dump_definition",
     "event_id_for",
+    "fetched_call_id",
     "format_usd",
     "internal_errors",
     "load_definition",

@@ -245,8 +245,10 @@ def import_jsonl(
     for number, line in enumerate(_lines(source), 1):
         importer.take(number, line)
         done += len(line)
-        if progress is not None and not importer.waiting:
-            progress(done, size)
+        if number % BATCH == 0:
+            importer.store_waiting()
+            if progress is not None:
+                progress(done, size)
     importer.store_waiting()
     if progress is not None:
         progress(done, size)
@@ -260,30 +262,29 @@ class _Importer:
         self._store, self._writer = store, writer
         self._warn = warn or _log.warning
         self._warned = 0
-        self.waiting: list[tuple[int, Entry]] = []
+        self._waiting: list[tuple[int, Entry]] = []
         self.found = Imported()
 
     def take(self, number: int, line: bytes) -> None:
-        """Take a line; the last of a batch stores it. Raises LedgerError for a file of another kind."""
+        """Take a line, to be stored with the next batch. Raises LedgerError for a file of another kind."""
         if number == 1:
             _check_kind(line)
         try:
             event = read_line(line)
+            entry = Entry(event) if event is not None else None
         except NewerEvent as error:
             self.found.refused += 1
             self._tell(number, str(error))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # what is nested too deep can be read, but not written
             self._is_malformed(number, error)
         else:
-            if event is not None:
-                self.waiting.append((number, Entry(event)))
-        if len(self.waiting) == BATCH:
-            self.store_waiting()
+            if entry is not None:
+                self._waiting.append((number, entry))
 
     def store_waiting(self) -> None:
         """Store what is waiting. Raises LedgerUnavailable."""
-        waiting, self.waiting = self.waiting, []
-        new = self._new(waiting)
+        waiting, self._waiting = self._waiting, []
+        new = self._new(waiting) if waiting else []
         self.found.known += len(waiting) - len(new)
         if new:
             self._store_entries(new)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ._errors import LedgerConflict
 from ._events import Charge, LedgerEvent
+from ._fetched import is_fetched, uncounted
 from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
 from ._pricing import PricingIds
@@ -83,6 +84,20 @@ class Batch:
 
     def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         """Store the events that are new and count them; replays and conflicts count nothing."""
+        if not any(entry.event.response_id is not None and is_fetched(entry.event) for entry in entries):
+            return self._append(entries)
+        duplicates = 0
+        conflicts: dict[int, str] = {}
+        for i, entry in enumerate(entries):  # what an answer that was fetched again adds depends on those before it
+            again = is_fetched(entry.event)
+            added = [Entry(event) for event in uncounted(self._connection, entry.event)] if again else [entry]
+            known, wrong = self._append(added)
+            duplicates += known or not added
+            if wrong:
+                conflicts[i] = wrong[0]
+        return duplicates, conflicts
+
+    def _append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         fresh, conflicts = self._insert([entry.row for entry in entries])
         for entry, new in zip(entries, fresh, strict=True):
             if new:

@@ -6,26 +6,37 @@ does not have yet are looked through.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from sqlite3 import Row
+from typing import TYPE_CHECKING
 
-from ._store import SQLiteStore
+if TYPE_CHECKING:
+    from ._store import SQLiteStore  # which stores what this finds
 
 PIECE = 20_000
-_KINDS = ("trace_id", "run_id", "session_id")
+_KINDS = ("trace_id", "run_id", "session_id", "response_id")
+_COLUMNS = ", ".join(("offset", *_KINDS))
+
+FOUND = """
+    SELECT * FROM recorded
+    WHERE offset IN (SELECT offset FROM lookup WHERE key = :key) AND {kind} = :value AND offset > :after
+    UNION ALL
+    SELECT * FROM recorded
+    WHERE offset > (SELECT coalesce(max(value), 0) FROM ledger_fact WHERE name = 'indexed_up_to')
+      AND {kind} = :value AND offset > :after
+    ORDER BY offset
+"""
+"""The events of which a column has a value: those that are indexed, and those that are not yet."""
 
 
-def extend_index(store: SQLiteStore, piece: int = PIECE) -> bool:
+def extend_index(store: "SQLiteStore", piece: int = PIECE) -> bool:
     """Index the next piece if there is a whole one; on the thread that writes. Raises LedgerUnavailable."""
     start = store.fact("indexed_up_to")
     end = start + piece
     if store.latest_offset() < end:
         return False
-    rows = store.query(
-        "SELECT offset, trace_id, run_id, session_id FROM event WHERE offset > ? AND offset <= ? ORDER BY offset",
-        (start, end),
-    )
-    keys = sorted((key, row["offset"]) for row in rows for key in _keys(row))
+    rows = store.query(f"SELECT {_COLUMNS} FROM event WHERE offset > ? AND offset <= ? ORDER BY offset", (start, end))
+    keys = sorted(lookup_keys(rows))
     runs = [(row["run_id"], row["offset"]) for row in rows if row["run_id"] is not None]
     with store.transaction() as connection:
         if store.fact("indexed_up_to") == start:  # another process may have done it meanwhile
@@ -35,24 +46,15 @@ def extend_index(store: SQLiteStore, piece: int = PIECE) -> bool:
     return True
 
 
-def found(store: SQLiteStore, kind: str, value: bytes | str, after: int = 0) -> list[Row]:
-    """The events after an offset whose `kind` (trace_id, run_id, session_id) has a value, in order of offset.
+def found(store: "SQLiteStore", kind: str, value: bytes | str, after: int = 0) -> list[Row]:
+    """The events after an offset whose `kind` (a column that is indexed) has a value, in order of offset.
 
     Raises LedgerUnavailable.
     """
-    sql = f"""
-        SELECT * FROM recorded
-        WHERE offset IN (SELECT offset FROM lookup WHERE key = :key) AND {kind} = :value AND offset > :after
-        UNION ALL
-        SELECT * FROM recorded
-        WHERE offset > (SELECT coalesce(max(value), 0) FROM ledger_fact WHERE name = 'indexed_up_to')
-          AND {kind} = :value AND offset > :after
-        ORDER BY offset
-    """
-    return store.query(sql, {"key": _key(kind, value), "value": value, "after": after})
+    return store.query(FOUND.format(kind=kind), {"key": lookup_key(kind, value), "value": value, "after": after})
 
 
-def run_ids(store: SQLiteStore, after: int = 0) -> list[str]:
+def run_ids(store: "SQLiteStore", after: int = 0) -> list[str]:
     """The runs with events after an offset, in the order in which they were first seen. Raises LedgerUnavailable."""
     sql = """
         SELECT run_id, min(first_offset) AS first FROM (
@@ -73,17 +75,12 @@ def run_ids(store: SQLiteStore, after: int = 0) -> list[str]:
 
 
 def lookup_keys(rows: Iterable[Row]) -> list[tuple[int, int]]:
-    """What the index has of these rows (offset, trace_id, run_id, session_id)."""
-    return [(key, row["offset"]) for row in rows for key in _keys(row)]
+    """What the index has of these rows, which have an offset and the columns that are indexed."""
+    return [(lookup_key(kind, row[kind]), row["offset"]) for row in rows for kind in _KINDS if row[kind] is not None]
 
 
-def _keys(row: Row) -> Iterator[int]:
-    for kind in _KINDS:
-        if row[kind] is not None:
-            yield _key(kind, row[kind])
-
-
-def _key(kind: str, value: bytes | str) -> int:
+def lookup_key(kind: str, value: bytes | str) -> int:
+    """The key of a value: 64 bits of itself where it is random, or else of its digest."""
     if isinstance(value, str):
         value = hashlib.blake2b(value.encode(), digest_size=8, person=kind.encode()[:16]).digest()
     return int.from_bytes(value[:8], "big", signed=True)

@@ -12,10 +12,11 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 _FULL_BYTES = 1_000_000
 _TRY_AGAIN_S = 1.0
+_BEGIN = "begin"
 _HEADER = {"tollspan_journal": FORMAT, "columns": COLUMNS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
+class Beginning(NamedTuple):
     """A call that is about to be sent, and what to count if its process is never heard of again.
 
     `estimate` is in nano-USD; None is unpriced, and `reason` says why. `started` is in epoch seconds.
@@ -52,7 +53,7 @@ class Beginning:
     user_id: str | None = None
     session_id: str | None = None
     run_id: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = MappingProxyType({})
     charges: tuple[Charge, ...] = ()
 
 
@@ -126,7 +127,9 @@ class Journal:
 
     def begin(self, beginning: Beginning) -> Segment | None:
         """Note that a call is about to be sent; its settlement is to give the segment back."""
-        return self._write(beginning) if self.enabled else None
+        return (
+            self._write({_BEGIN: (*beginning[:-2], dict(beginning.tags), beginning.charges)}) if self.enabled else None
+        )
 
     def tidy(self) -> None:
         """Remove the files whose events are in the ledger; begin a new one where the present one is full."""
@@ -236,14 +239,17 @@ class Contents:
 
 
 def framed(body: bytes) -> bytes:
-    """A line of a journal."""
-    return b"%08x %08x %b\n" % (len(body), zlib.crc32(body), body)
+    """A line of a journal. It begins with a line break too, or a line that was torn before it would take it along."""
+    return b"\n%08x %08x %b\n" % (len(body), zlib.crc32(body), body)
 
 
 def read_journal(path: Path) -> Contents:
     """What a journal file holds. Raises OSError."""
     contents = Contents()
-    frames = _frames(path.read_bytes())
+    data = path.read_bytes()
+    if not data:  # its process was killed between making and using it
+        return contents
+    frames = _frames(data)
     header = next(frames, None)
     columns = COLUMNS if header is None else _columns(header)
     if columns is None:
@@ -298,8 +304,8 @@ def _named(columns: Sequence[str], values: list[Any]) -> dict[str, Any]:
 
 
 def _beginning(found: dict[str, Any]) -> Beginning:
-    charges = tuple(Charge(**charge) for charge in found.pop("charges"))
-    return Beginning(**{**found, "call_id": bytes.fromhex(found["call_id"]), "charges": charges})
+    call_id, *rest, charges = found[_BEGIN]
+    return Beginning._make((bytes.fromhex(call_id), *rest, tuple(Charge(**charge) for charge in charges)))
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
 from ._batch import SPENDING, Key, key_of, ledger_keys
-from ._index import lookup_keys
+from ._index import lookup_key, lookup_keys
 from ._rows import charges_from
 from ._store import SQLiteStore
 
 PIECE = 2_000
+_DELETE_RUN = "DELETE FROM run WHERE run_id = ? AND NOT EXISTS (SELECT 1 FROM lookup WHERE key = ?)"
 _ADD_OPENING = """
     INSERT INTO opening (budget, scope, window_start, spent, estimated) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (budget, scope, window_start)
     DO UPDATE SET spent = spent + excluded.spent, estimated = estimated + excluded.estimated
 """
 _SELECT = """
-    SELECT offset, event_type, call_id, profile_id, spend_nusd, estimated, charges, trace_id, run_id, session_id
+    SELECT offset, event_type, call_id, profile_id, spend_nusd, estimated, charges, trace_id, run_id, session_id,
+           response_id
     FROM event
 """
 
@@ -50,6 +52,8 @@ def prune_piece(store: SQLiteStore, before: float) -> Pruned:
             rows, end = (whole, last) if whole else (_all_at(connection, last), last + 1)
         _write_openings(connection, rows)
         connection.executemany("DELETE FROM lookup WHERE key = ? AND offset = ?", lookup_keys(rows))
+        runs = {row["run_id"] for row in rows} - {None}
+        connection.executemany(_DELETE_RUN, [(run, lookup_key("run_id", run)) for run in runs])
         connection.executemany("DELETE FROM event WHERE offset = ?", [(row["offset"],) for row in rows])
         connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('pruned_ms', ?)", (end,))
     return Pruned(len(rows))

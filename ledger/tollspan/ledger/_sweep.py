@@ -60,6 +60,9 @@ def read_back(store: SQLiteStore, segment: Segment) -> Outcome:
     """Store the events of this process's own journal for which there was no room in memory."""
     contents = read_journal(segment.path)
     outcome = _store_events(store, segment.path, contents)
+    if contents.damaged:
+        segment.suspect = True
+        _log.error("%s: %s; it is kept", segment.path, _what_is_wrong(contents))
     segment.done += len(segment.spilled)
     segment.spilled.clear()
     for begun in segment.begun:

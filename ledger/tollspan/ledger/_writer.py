@@ -402,8 +402,12 @@ class Writer:
         self.counts.failures += 1
         self.note("write_failures")
         self.counts.last_error = str(error)
-        wake([p.ticket for p in batch if p.ticket is not None and p.ticket.answer(None, error)])
-        self._queue.extendleft(reversed([replace(p, ticket=None) for p in batch if p.entry is not None]))
+        # Those behind the batch too: it may be long before the ledger can be written, and they need not wait for that.
+        told = [p for p in (*batch, *self._queue.copy()) if p.ticket is not None]
+        wake([p.ticket for p in told if p.ticket is not None and p.ticket.answer(None, error)])
+        for pending in told:
+            pending.ticket = None
+        self._queue.extendleft(reversed([p for p in batch if p.entry is not None]))
         wake([a.ticket for a in asking if a.ticket.answer(None, error)])
         if error.uncertain:
             for asked in asking:

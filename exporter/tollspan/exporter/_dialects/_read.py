@@ -42,24 +42,26 @@ def operation_of(attributes: Mapping[str, Any]) -> str | None:
 def read(span: ReadableSpan) -> Inference | None:
     """What an ended span says about a call to a model; None where it is not the span of one."""
     attributes = attributes_of(span)
-    dialect, context = _dialect(attributes), span.get_span_context()
+    dialect = _dialect(attributes)
     operation = _operation(dialect, attributes) if dialect is not None else None
-    if dialect is None or operation is None or context is None or span.start_time is None or span.end_time is None:
+    if dialect is None or operation is None:
         return None
+    return _inference(dialect, operation, span, attributes)
+
+
+def _inference(dialect: Dialect, operation: str, span: ReadableSpan, attributes: Mapping[str, Any]) -> Inference:
     documents = [parse(attributes[name]) for name in dialect.documents if name in attributes]
     provider = _text(attributes, dialect.provider)
     usage = usage_of(dialect, attributes, documents, (provider or "").lower())
     error_type = _error_type(dialect, span, attributes)
     failed = span.status.status_code is StatusCode.ERROR or error_type is not None
-    follows = dialect.answer_follows
-    started = span.start_time / _NANO - (_number(attributes, dialect.lasted_s) or 0)
     return Inference(
         dialect=dialect.name,
         scope=span.instrumentation_scope.name if span.instrumentation_scope else "",
-        trace_id=context.trace_id,
-        span_id=context.span_id,
-        started=started,
-        ended=span.end_time / _NANO,
+        trace_id=span.context.trace_id,
+        span_id=span.context.span_id,
+        started=(span.start_time or 0) / _NANO - (_number(attributes, dialect.lasted_s) or 0),
+        ended=(span.end_time or 0) / _NANO,
         operation=operation,
         provider=provider,
         request_model=_text(attributes, dialect.request_model),
@@ -74,8 +76,13 @@ def read(span: ReadableSpan) -> Inference | None:
         failed=failed,
         error_type=error_type,
         http_status=_status(dialect, attributes),
-        answer_follows=follows is not None and not failed and usage is None and attributes.get(follows[0]) == follows[1],
+        answer_follows=not failed and usage is None and _announces(dialect, attributes),
     )
+
+
+def _announces(dialect: Dialect, attributes: Mapping[str, Any]) -> bool:
+    follows = dialect.answer_follows
+    return follows is not None and attributes.get(follows[0]) == follows[1]
 
 
 def _dialect(attributes: Mapping[str, Any]) -> Dialect | None:
@@ -117,7 +124,7 @@ def _status(dialect: Dialect, attributes: Mapping[str, Any]) -> int | None:
 
 
 def _cost(dialect: Dialect, attributes: Mapping[str, Any]) -> str | None:
-    """A cost in USD that the span states. A 0 is what instrumentations without a price list write, so it says nothing."""
+    """A cost in USD that the span states. A 0 says nothing: instrumentations without a price list write it."""
     if (_text(attributes, dialect.currency) or "USD").upper() != "USD":
         return None
     for value in _values(attributes, dialect.cost):

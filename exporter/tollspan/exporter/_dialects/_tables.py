@@ -56,7 +56,7 @@ class Dialect:
     marker: str
     marked: str | None = None
     operation: Names = ("gen_ai.operation.name", "llm.request.type")
-    operations: Mapping[str, str] = _OPERATIONS  # noqa: RUF009 - a constant table
+    operations: Mapping[str, str]
     provider: Names = ("gen_ai.provider.name", "gen_ai.system")
     request_model: Names = ("gen_ai.request.model",)
     response_model: Names = ("gen_ai.response.model",)
@@ -87,6 +87,7 @@ class Dialect:
 _OPENTELEMETRY = Dialect(
     name="opentelemetry",
     marker="gen_ai.operation.name",
+    operations=_OPERATIONS,
     usage={
         "tokens_in": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
         "tokens_out": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),

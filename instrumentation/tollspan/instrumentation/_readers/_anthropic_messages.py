@@ -43,6 +43,7 @@ class _AnthropicMessages:
     vendor = "anthropic"
     operation = "chat"
     path_suffixes: tuple[str, ...] = ("/v1/messages",)
+    fetchable = False
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""

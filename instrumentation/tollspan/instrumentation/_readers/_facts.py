@@ -48,7 +48,8 @@ class ResponseFacts:
     """An answer as the ledger and the span need it.
 
     `usage` is in tollspan's token meaning (every token inside `tokens_in` and `tokens_out`), or None where the answer
-    carried none: None is unknown, 0 is zero. `cost_usd` is a cost that the wire itself stated. `complete` is False for
+    carried none: None is unknown, 0 is zero. `created` is when the provider began an answer that it keeps, in epoch
+    seconds. `cost_usd` is a cost that the wire itself stated. `complete` is False for
     a stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and
     tool arguments seen so far; it is only filled in where a stream ended without usage.
     """
@@ -58,6 +59,7 @@ class ResponseFacts:
     usage: dict[str, float] | None = None
     finish_reasons: tuple[str, ...] = ()
     service_tier: str | None = None
+    created: float | None = None
     cost_usd: Decimal | None = None
     error_type: str | None = None
     error_message: str | None = None
@@ -76,6 +78,8 @@ class Reader(Protocol):
     """`gen_ai.operation.name` of its calls."""
     path_suffixes: tuple[str, ...]
     """How the URL paths of its POST requests end."""
+    fetchable: bool
+    """Whether the provider keeps the answers, and tells the usage of one whenever it is fetched."""
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """Facts of a request, from its JSON body or from an SDK's keyword arguments of the same shape."""

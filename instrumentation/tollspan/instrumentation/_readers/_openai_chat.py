@@ -84,6 +84,7 @@ class OpenAIChat:
     vendor = "openai"
     operation = "chat"
     path_suffixes: tuple[str, ...] = ("/chat/completions",)
+    fetchable = False
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""

@@ -19,6 +19,7 @@ class _OpenAICompletions(OpenAIChat):
     name = "openai.completions"
     operation = "text_completion"
     path_suffixes: tuple[str, ...] = ("/completions",)
+    fetchable = False
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`. Each prompt has its own outputs, and `best_of` generates more than are shown."""

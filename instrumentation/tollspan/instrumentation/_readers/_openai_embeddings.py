@@ -17,6 +17,7 @@ class _OpenAIEmbeddings(OpenAIChat):
     name = "openai.embeddings"
     operation = "embeddings"
     path_suffixes: tuple[str, ...] = ("/embeddings",)
+    fetchable = False
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`. There is no output to bound."""

@@ -52,6 +52,7 @@ class _OpenAIResponses:
     vendor = "openai"
     operation = "chat"
     path_suffixes: tuple[str, ...] = ("/responses", "/responses/compact")
+    fetchable = True
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
         """See `Reader.request`."""
@@ -120,6 +121,7 @@ def _facts(answer: Mapping[str, Any]) -> ResponseFacts:
         usage=_usage(answer),
         finish_reasons=() if reason is None or status in _UNFINISHED else (reason,),
         service_tier=sse.text(answer.get("service_tier")),
+        created=sse.count(answer.get("created_at")),
         cost_usd=cost_of(answer.get("usage")),
     )
 
