@@ -174,7 +174,9 @@ class Batch:
         return fresh, {i: text for i, text in conflicts.items() if text}
 
     def _insert_one(self, row: Row) -> bool:
-        return row[0] >= self._pruned and self._connection.execute(_INSERT, row).rowcount == 1
+        # Not by ON CONFLICT: an insert that finds its id taken uses up an offset.
+        known = self._connection.execute("SELECT 1 FROM event WHERE event_id = ?", (row[0],)).fetchone()
+        return row[0] >= self._pruned and not known and self._connection.execute(_INSERT, row).rowcount == 1
 
     def _conflict(self, row: Row) -> str | None:
         if row[0] < self._pruned:

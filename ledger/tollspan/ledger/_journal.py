@@ -7,12 +7,15 @@ A line is a frame: length and CRC-32 of the JSON in hexadecimal, then the JSON. 
 single damaged bits would pass as other events.
 """
 
+import errno
+import logging
 import os
 import threading
 import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +23,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from ._events import Charge
+from ._events import Charge, LedgerEvent
 from ._owners import ASIDE_SUFFIX, JOURNAL_SUFFIX, Owner
-from ._rows import COLUMNS
+from ._rows import COLUMNS, from_row
 
 if TYPE_CHECKING:
     from ._batch import Entry
+
+_log = logging.getLogger("tollspan.ledger")
 
 FORMAT = 1
 _FULL_BYTES = 1_000_000
@@ -60,7 +65,7 @@ class Beginning(NamedTuple):
 class Segment:
     """One file of a journal. It goes when all that was written into it is in the ledger."""
 
-    __slots__ = ("begun", "descriptor", "done", "path", "size", "spilled", "started", "suspect")
+    __slots__ = ("begun", "calls", "descriptor", "done", "ended", "path", "size", "spilled", "started", "suspect")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,14 +74,24 @@ class Segment:
         self.started: deque[None] = deque()  # grows by atomic appends of any thread: `+= 1` would lose some
         self.spilled: deque[None] = deque()  # those of them that wait here only, and not in memory
         self.begun: deque[Segment] = deque()  # where the calls of those began
-        self.done = 0  # counted by the writer's thread alone
+        self.calls: deque[None] = deque()  # those that are beginnings of calls, not events
+        self.done = self.ended = 0  # events stored, and calls whose end is: counted by the writer's thread alone
         self.size = 0
         self.suspect = False
 
     @property
     def complete(self) -> bool:
         """Whether the ledger has all of it, but for what has to be read back."""
-        return len(self.started) == self.done + len(self.spilled)
+        return self._open == 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether nothing is on its way into it or to the ledger any more: calls that began here may still run."""
+        return self._open == len(self.calls) - self.ended
+
+    @property
+    def _open(self) -> int:
+        return len(self.started) - self.done - self.ended - len(self.spilled)
 
     def remove(self) -> None:
         """Close and delete the file; one with an event that could not be stored is set aside for people."""
@@ -127,9 +142,12 @@ class Journal:
 
     def begin(self, beginning: Beginning) -> Segment | None:
         """Note that a call is about to be sent; its settlement is to give the segment back."""
-        return (
-            self._write({_BEGIN: (*beginning[:-2], dict(beginning.tags), beginning.charges)}) if self.enabled else None
-        )
+        if not self.enabled:
+            return None
+        segment = self._write({_BEGIN: (*beginning[:-2], dict(beginning.tags), beginning.charges)})
+        if segment is not None:
+            segment.calls.append(None)
+        return segment
 
     def tidy(self) -> None:
         """Remove the files whose events are in the ledger; begin a new one where the present one is full."""
@@ -139,7 +157,8 @@ class Journal:
         if self._old:
             gone = [old for old in self._old if old.complete and not old.spilled]
             for old in gone:
-                old.remove()
+                with suppress(OSError):  # the folder cannot be written now; what stays is replayed, and known by then
+                    old.remove()
             self._old = [old for old in self._old if old not in gone]
 
     def to_read_back(self) -> list[Segment]:
@@ -147,7 +166,7 @@ class Journal:
         segment = self._segment
         if segment is not None and segment.spilled:
             self._retire(segment)
-        return [old for old in self._old if old.spilled and old.complete]
+        return [old for old in self._old if old.spilled and old.readable]
 
     def close(self) -> bool:
         """Remove what is in the ledger; whether that is all. The next event begins a new file."""
@@ -181,7 +200,7 @@ class Journal:
             self._failed(segment, error)
             return None
         if written < len(frame):
-            self._failed(segment, OSError(f"{segment.path}: the disk is full"))
+            self._failed(segment, _full(segment))
             return None
         segment.size += written
         return segment
@@ -201,9 +220,11 @@ class Journal:
         self._count += 1
         segment = Segment(self._owner.journal_path(self._count))
         try:
-            os.write(segment.descriptor, framed(orjson.dumps(_HEADER)))
+            header = framed(orjson.dumps(_HEADER))
+            if os.write(segment.descriptor, header) < len(header):
+                raise _full(segment)
         except OSError:
-            segment.remove()
+            segment.close()
             raise
         return segment
 
@@ -221,21 +242,27 @@ class Journal:
 
     def _note(self, error: OSError) -> None:
         self.failures += 1
+        if self.last_error is None:
+            _log.error("the journal cannot be written: %s. Until it can, what waits is lost with the process", error)
         self.last_error = f"the journal cannot be written: {error}"
         self._retry_at = time.monotonic() + _TRY_AGAIN_S
 
 
 @dataclass(slots=True)
 class Contents:
-    """What a journal file holds: events with the holds they settle, by column; beginnings; and how many damaged lines.
+    """What a journal file holds: events with the holds they settle; beginnings; and how many damaged lines.
 
     `foreign` is a file of a version that this tollspan does not know.
     """
 
-    events: list[tuple[bytes | None, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[bytes | None, LedgerEvent]] = field(default_factory=list)
     beginnings: list[Beginning] = field(default_factory=list)
     damaged: int = 0
     foreign: bool = False
+
+
+def _full(segment: Segment) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(segment.path))
 
 
 def framed(body: bytes) -> bytes:
@@ -259,7 +286,7 @@ def read_journal(path: Path) -> Contents:
     for body in frames:
         try:
             _take(contents, columns, orjson.loads(body or b""))
-        except (ValueError, TypeError, KeyError):
+        except Exception:  # noqa: BLE001 - however a line is wrong, the others are good
             contents.damaged += 1
     return contents
 
@@ -269,7 +296,7 @@ def _take(contents: Contents, columns: Sequence[str], found: Any) -> None:
         contents.beginnings.append(_beginning(found))
     else:
         release, *values = found
-        contents.events.append((_bytes(release), _named(columns, values)))
+        contents.events.append((_bytes(release), from_row(_named(columns, values))))
 
 
 def set_aside(path: Path) -> Path:

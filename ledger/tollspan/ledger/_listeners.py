@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 
 from ._events import LedgerEvent
@@ -28,12 +29,13 @@ class Listeners:
 
     def add(self, listener: Listener) -> Callable[[], None]:
         """Call a listener after each commit from now on; what is given back takes it away again."""
+        own = partial(listener)  # the same function may listen twice, and is then taken away once
         with self._changing:
-            self._listeners = (*self._listeners, listener)
+            self._listeners = (*self._listeners, own)
 
         def remove() -> None:
             with self._changing:
-                self._listeners = tuple(one for one in self._listeners if one is not listener)
+                self._listeners = tuple(one for one in self._listeners if one is not own)
 
         return remove
 

@@ -6,7 +6,7 @@ taken again: it would be counted twice.
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
@@ -16,7 +16,9 @@ from ._rows import charges_from
 from ._store import SQLiteStore
 
 PIECE = 2_000
-_DELETE_RUN = "DELETE FROM run WHERE run_id = ? AND NOT EXISTS (SELECT 1 FROM lookup WHERE key = ?)"
+_RUN_FIRST = """
+    SELECT min(event.offset) FROM lookup JOIN event USING (offset) WHERE lookup.key = :key AND event.run_id = :run
+"""
 _ADD_OPENING = """
     INSERT INTO opening (budget, scope, window_start, spent, estimated) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (budget, scope, window_start)
@@ -52,9 +54,8 @@ def prune_piece(store: SQLiteStore, before: float) -> Pruned:
             rows, end = (whole, last) if whole else (_all_at(connection, last), last + 1)
         _write_openings(connection, rows)
         connection.executemany("DELETE FROM lookup WHERE key = ? AND offset = ?", lookup_keys(rows))
-        runs = {row["run_id"] for row in rows} - {None}
-        connection.executemany(_DELETE_RUN, [(run, lookup_key("run_id", run)) for run in runs])
         connection.executemany("DELETE FROM event WHERE offset = ?", [(row["offset"],) for row in rows])
+        _correct_runs(connection, {row["run_id"] for row in rows if row["run_id"] is not None})
         connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('pruned_ms', ?)", (end,))
     return Pruned(len(rows))
 
@@ -70,6 +71,17 @@ def _all_at(connection: Connection, started_ms: int) -> list[Row]:
     return _select(
         connection, "event_id >= ? AND event_id < ?", _first_id(started_ms), _first_id(started_ms + 1), limit=-1
     )
+
+
+def _correct_runs(connection: Connection, runs: Iterable[str]) -> None:
+    """Runs begin with the first event that is left of them; one of which none is left is no run any more."""
+    for run in runs:
+        key = {"run": run, "key": lookup_key("run_id", run)}
+        (first,) = connection.execute(_RUN_FIRST, key).fetchone()
+        if first is None:
+            connection.execute("DELETE FROM run WHERE run_id = ?", (run,))
+        else:
+            connection.execute("UPDATE run SET first_offset = ? WHERE run_id = ?", (first, run))
 
 
 def _write_openings(connection: Connection, rows: Sequence[Row]) -> None:

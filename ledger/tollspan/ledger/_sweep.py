@@ -6,7 +6,7 @@ estimated spend: nobody will ever know what they cost, and an unknown outcome is
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,18 +56,17 @@ def recover(store: SQLiteStore, lock: threading.RLock) -> Recovered:
     return found
 
 
-def read_back(store: SQLiteStore, segment: Segment) -> Outcome:
-    """Store the events of this process's own journal for which there was no room in memory."""
-    contents = read_journal(segment.path)
-    outcome = _store_events(store, segment.path, contents)
+def read_back(store: SQLiteStore, segment: Segment) -> Iterator[Outcome]:
+    """Store the events of this process's own journal for which there was no room in memory; what each commit did."""
+    contents = _read(segment.path)
+    yield from _store_events(store, segment.path, contents)
     if contents.damaged:
         segment.suspect = True
         _log.error("%s: %s; it is kept", segment.path, _what_is_wrong(contents))
     segment.done += len(segment.spilled)
     segment.spilled.clear()
     for begun in segment.begun:
-        begun.done += 1
-    return outcome
+        begun.ended += 1
 
 
 def at_hold(store: SQLiteStore, hold_id: bytes, reason: str) -> Entry:
@@ -115,9 +114,10 @@ def _recover(store: SQLiteStore, owner: str, ledger: Path, found: Recovered) -> 
     journals = journals_of(owner, owners_folder(ledger))
     contents = [_read(path) for path in journals]
     for path, one in zip(journals, contents, strict=True):
-        found.events += len(_store_events(store, path, one).stored)
+        found.events += sum(len(outcome.stored) for outcome in _store_events(store, path, one))
+    for path, one in zip(journals, contents, strict=True):  # after the ends that stand in any of them
+        found.calls += _settle_beginnings(store, path, one)
         found.damaged += one.damaged
-    found.calls += _settle_beginnings(store, [begun for one in contents for begun in one.beginnings])
     found.holds += _settle_holds(store, owner)
     for path, one in zip(journals, contents, strict=True):
         if one.damaged or one.foreign:
@@ -139,42 +139,38 @@ def _what_is_wrong(contents: Contents) -> str:
     return f"{contents.damaged} lines of this journal are damaged and were skipped"
 
 
-def _store_events(store: SQLiteStore, path: Path, contents: Contents) -> Outcome:
-    entries = [Entry(from_row(row), release) for release, row in contents.events]
-    total = Outcome()
+def _store_events(store: SQLiteStore, path: Path, contents: Contents) -> Iterator[Outcome]:
+    return _store(store, path, [Entry(event, release) for release, event in contents.events], contents)
+
+
+def _store(store: SQLiteStore, path: Path, entries: Sequence[Entry], contents: Contents) -> Iterator[Outcome]:
     for start in range(0, len(entries), _PIECE):
-        outcome = _store_piece(store, path, entries[start : start + _PIECE], contents)
-        total.stored += outcome.stored
-        total.balances |= outcome.balances
-        total.latest = outcome.latest
-        for conflict in outcome.conflicts.values():
-            _log.error("%s, in the journal %s; it was not stored again", conflict, path)
-    return total
+        for outcome in _store_piece(store, path, entries[start : start + _PIECE], contents):
+            for conflict in outcome.conflicts.values():
+                _log.error("%s, in the journal %s; it was not stored again", conflict, path)
+            yield outcome
 
 
-def _store_piece(store: SQLiteStore, path: Path, entries: Sequence[Entry], contents: Contents) -> Outcome:
+def _store_piece(store: SQLiteStore, path: Path, entries: Sequence[Entry], contents: Contents) -> Iterator[Outcome]:
     """One that cannot be stored must not keep back the others."""
     try:
-        return store.write(entries)
+        yield store.write(entries)
     except LedgerUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - logged for the one that it concerns
         if len(entries) == 1:
             _log.error("%s: an event cannot be stored: %s: %s", path, type(error).__name__, error)
             contents.damaged += 1
-            return Outcome()
-    half = len(entries) // 2
-    first = _store_piece(store, path, entries[:half], contents)
-    second = _store_piece(store, path, entries[half:], contents)
-    first.stored += second.stored
-    return replace(second, stored=first.stored, balances=first.balances | second.balances)
+            return
+        half = len(entries) // 2
+        yield from _store_piece(store, path, entries[:half], contents)
+        yield from _store_piece(store, path, entries[half:], contents)
 
 
-def _settle_beginnings(store: SQLiteStore, begun: Sequence[Beginning]) -> int:
-    without_end = [call for call in begun if not _has_ended(store, call.call_id)]
-    if not without_end:
-        return 0
-    return len(store.write([Entry(commit_of_beginning(call)) for call in without_end]).stored)
+def _settle_beginnings(store: SQLiteStore, path: Path, contents: Contents) -> int:
+    without_end = [call for call in contents.beginnings if not _has_ended(store, call.call_id)]
+    entries = [Entry(commit_of_beginning(call)) for call in without_end]
+    return sum(len(outcome.stored) for outcome in _store(store, path, entries, contents))
 
 
 def _has_ended(store: SQLiteStore, call_id: bytes) -> bool:

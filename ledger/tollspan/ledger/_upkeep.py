@@ -26,8 +26,7 @@ class Upkeep:
 
     def __init__(self, store: SQLiteStore, *, keep_days: int | None) -> None:
         self._store, self._keep_days = store, keep_days
-        self._sweep_at = time.monotonic() + _SWEEP_S
-        self._prune_at = 0.0
+        self._sweep_at = self._prune_at = 0.0
 
     def turn(self, writer: "Writer") -> None:
         """One step, under the writer's store lock. Raises LedgerUnavailable."""

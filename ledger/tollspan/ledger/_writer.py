@@ -292,16 +292,17 @@ class Writer:
         if self._line.waiting:
             self._serve_waiting()
         self.journal.tidy()
-        if not self._queue and not self._line and not self.counts.last_error:
-            self._rest()
+        if not self.counts.last_error:
+            with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
+                self._rest()
 
     def _rest(self) -> None:
-        """What can wait until nothing else does."""
-        with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
-            for segment in self.journal.to_read_back():
-                self._publish(read_back(self._store, segment))
-            if not self._stop:
-                self.upkeep.turn(self)
+        """What comes after the queue: events that waited in the journal alone, and then what can wait for long."""
+        for segment in self.journal.to_read_back():
+            for outcome in read_back(self._store, segment):
+                self._publish(outcome)
+        if not self._queue and not self._line and not self._stop:
+            self.upkeep.turn(self)
 
     def _run_deferred(self) -> None:
         while self._deferred:
@@ -468,7 +469,7 @@ def _is_stored(pending: _Pending) -> None:
     if pending.segment is not None:
         pending.segment.done += 1
     if isinstance(pending.entry, Entry) and pending.entry.begun is not None:
-        pending.entry.begun.done += 1
+        pending.entry.begun.ended += 1
 
 
 def _halves(batch: list[_Pending], asking: list[Waiting]) -> list[tuple[list[_Pending], list[Waiting]]]:
