@@ -11,7 +11,6 @@ from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from tollspan.console import _archive
 from tollspan.console._cli import cli
@@ -238,7 +237,7 @@ def test_long_work_shows_a_bar_on_a_terminal_only(path, monkeypatch, terminal, s
     monkeypatch.setattr(_archive, "_BAR_AFTER_S", 0)
     monkeypatch.setattr(sys, "stderr", stream := terminal())
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
     _archive.export(str(path), "out.jsonl", form="jsonl", since=None, until=None, tz=None, as_json=False)
     assert ("exporting" in stream.getvalue()) is shown
     assert ("100%" in stream.getvalue()) is shown
-    assert Console(file=stream).is_terminal is shown

@@ -344,6 +344,7 @@ def nested(depth):
         {"cost_actual_usd": "0.0000000001"},
         {"cost_actual_usd": "9999999999"},
         {"cost_actual": "1"},
+        {"secret": "1"},
         {"attempts": True},
         {"attempts": 2**63},
         {"estimated": 1},
@@ -593,6 +594,7 @@ def test_a_killed_parquet_export_goes_on(ledger, folder):
     killed(small + EXPORT.format("parquet"), ledger, folder, 3)
     assert [name for name in parts(folder) if name.startswith("events")] == [f"events-{1:015}-{4:015}.parquet"]
     assert any(name.endswith(".partial") for name in parts(folder))
+    (folder / ".000000000000099.partial").write_bytes(b"of another one that was killed")
     assert ledger.export_parquet(folder) == 7
     assert [row["offset"] for row in rows(folder)] == list(range(1, 12))
     assert all(name.startswith("events") for name in parts(folder))

@@ -10,19 +10,17 @@ from typing import Any, Literal
 
 import click
 import orjson
-from rich.console import Console
 
 from tollspan.ledger import Imported, Ledger, LedgerError, open_ledger
 
 from ._ledgers import NoLedger, existing_ledger, ledger_path, settings_for
+from ._progress import bar
 from ._render import plain
 from ._today import number
 from ._when import instant
 
 _STANDARD = "-"
-_BAR_AFTER_S = 1.0
 
-Progress = Callable[[int, int], None]
 Form = Literal["jsonl", "parquet"]
 
 
@@ -36,7 +34,7 @@ def export(
         "since": None if since is None else instant(since, tz=zone, now=now, option="--since"),
         "until": None if until is None else instant(until, tz=zone, now=now, option="--until"),
     }
-    with existing_ledger(settings) as ledger, _explained(file), _bar("exporting") as progress:
+    with existing_ledger(settings) as ledger, _explained(file), bar("exporting") as progress:
         count = _exporter(ledger, form)(_target(file), progress=progress, **bounds)
     _tell(
         {"events": count, "file": file, "format": form},
@@ -52,7 +50,7 @@ def import_(url: str | None, file: str, *, as_json: bool) -> int:
     path = ledger_path(settings)
     if path is None:
         raise NoLedger("the configured ledger is in memory and would be gone at once: name a file")
-    with open_ledger(settings=settings) as ledger, _explained(file), _bar("importing") as progress:
+    with open_ledger(settings=settings) as ledger, _explained(file), bar("importing") as progress:
         source = sys.stdin.buffer if file == _STANDARD else file
         found = ledger.import_jsonl(source, progress=progress, warn=_warn)
     _tell(asdict(found) | {"file": file}, _said(found, _shown(file, "stdin"), path), as_json=as_json)
@@ -109,36 +107,3 @@ def _explained(file: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise LedgerError(f"{plain(file)}: {error.strerror}" if error.strerror else plain(str(error))) from error
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar on stderr, where that is a terminal, for work that is not done within a second."""
-    bar = _Bar(what, time.monotonic() + _BAR_AFTER_S)
-    try:
-        yield bar.update if sys.stderr.isatty() else lambda _done, _total: None
-    finally:
-        bar.stop()
-
-
-class _Bar:
-    def __init__(self, what: str, since: float) -> None:
-        self._what, self._since = what, since
-        self._shown: Any = None
-
-    def update(self, done: int, total: int) -> None:
-        if self._shown is None and time.monotonic() >= self._since:
-            self._start()
-        if self._shown is not None:
-            self._shown.update(0, completed=done, total=total or None)
-
-    def stop(self) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-    def _start(self) -> None:
-        from rich.progress import Progress as Shown  # noqa: PLC0415 - most work is done before
-
-        self._shown = Shown(console=Console(stderr=True), transient=True)
-        self._shown.add_task(self._what, total=None)
-        self._shown.start()

@@ -16,6 +16,21 @@ _zone = click.option(
 _INSTANTS = "Instants: 2026-11-01, 2026-11-01T12:00, 30m, 24h, 7d, 2w (so long ago), today, yesterday, now."
 
 
+class _Days(click.ParamType[int]):
+    """A span of days: 400d, or 400."""
+
+    name = "DAYS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip().lower().removesuffix("d")
+        if not (text.isascii() and text.isdigit()) or int(text) < 1:
+            self.fail(f"{value!r} is no number of days of 1 or more; write it like 400d", param, ctx)
+        return int(text)
+
+
+_DAYS = _Days()
+
+
 class Failure(click.ClickException):
     """An error for people: one sentence on stderr, and exit status 2."""
 
@@ -209,6 +224,21 @@ def snapshot(url: str | None, file: str, as_json: bool) -> None:
     from ._archive import snapshot as copy  # noqa: PLC0415 - see the module's docstring
 
     copy(url, file, as_json=as_json)
+
+
+@cli.command()
+@click.option("--keep", "keep_days", type=_DAYS, required=True, help="How long events stay, like 400d; at least 1d.")
+@click.option("--dry-run", is_flag=True, help="Only say how many events would go.")
+@_json
+@click.pass_obj
+def prune(url: str | None, keep_days: int, dry_run: bool, as_json: bool) -> None:
+    """Delete the events of old calls, while others write; balances stay as they are, and can still be verified.
+
+    The setting `keep_days` does it in the background.
+    """
+    from ._prune import show  # noqa: PLC0415 - see the module's docstring
+
+    show(url, keep_days=keep_days, dry_run=dry_run, as_json=as_json)
 
 
 @cli.command()

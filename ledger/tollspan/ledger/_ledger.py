@@ -34,7 +34,7 @@ from ._listeners import Listener
 from ._money import to_usd
 from ._owners import ASIDE_SUFFIX, owners_folder
 from ._parquet import export_parquet
-from ._prune import Pruned, prune_piece
+from ._prune import Pruned, count_before, prune_piece
 from ._rows import from_row
 from ._settings import Settings, load_settings
 from ._single_flight import SingleFlight
@@ -404,6 +404,11 @@ class Ledger:
             total.events += piece.events
             if progress is not None:
                 progress(total.events)
+
+    def count_before(self, instant: float) -> int:
+        """How many events are of calls that began before an instant (epoch seconds), and could be pruned."""
+        self.flush()
+        return count_before(self.store, instant)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with the events of each commit of this process, after it, in order, on a thread of its own.

@@ -60,6 +60,15 @@ def prune_piece(store: SQLiteStore, before: float) -> Pruned:
     return Pruned(len(rows))
 
 
+def count_before(store: SQLiteStore, before: float) -> int:
+    """How many events `prune` would delete. Raises LedgerUnavailable."""
+    sql = """
+        SELECT count(*) FROM event
+        WHERE event_id < min(:end, coalesce((SELECT substr(min(hold_id), 1, 6) FROM open_hold), :end))
+    """
+    return int(store.query(sql, {"end": _first_id(max(int(before * 1000), 0))})[0][0])
+
+
 def _select(connection: Connection, where: str, *values: bytes, limit: int = PIECE) -> list[Row]:
     cursor = connection.cursor()
     cursor.row_factory = Row

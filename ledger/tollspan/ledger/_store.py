@@ -115,14 +115,23 @@ class SQLiteStore:
         self.close()
 
     def copy_to(self, path: Path) -> None:
-        """Copy the ledger as it is at one moment, while others write. Raises LedgerUnavailable."""
-        with (
-            self._copy_lock,
-            contextlib.closing(self.open_reader()) as source,
-            explained(path),
-            contextlib.closing(sqlite3.connect(path)) as target,
-        ):
-            source.backup(target)
+        """Copy the ledger as it is at one moment, while others write. Raises LedgerUnavailable.
+
+        A copy that fails or is killed leaves nothing under that name.
+        """
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with (
+                self._copy_lock,
+                contextlib.closing(self.open_reader()) as source,
+                explained(path),
+                contextlib.closing(sqlite3.connect(partial)) as target,
+            ):
+                source.backup(target)
+            with explained(path):
+                partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def before_fork(self) -> None:
         """Wait for readers and close: a child that inherits an open WAL connection loses committed rows in silence."""

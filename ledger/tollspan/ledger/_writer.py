@@ -351,6 +351,7 @@ class Writer:
         noted = list(self._noted)
         with self.store_lock:
             outcome = self._store.write(entries, requests, definitions, Counter(noted))
+            self._publish(outcome)  # in here, or a balance could overwrite a newer one
         for _ in noted:
             self._noted.popleft()
         self.counts.written += len(entries) - outcome.duplicates
@@ -358,7 +359,6 @@ class Writer:
         self.counts.last_error, self._backoff, self._retry_at = None, _BACKOFF_S[0], 0.0
         if batch:
             self.counts.lag_ms = (time.monotonic() - batch[0].since) * 1000
-        self._publish(outcome)
         return outcome
 
     def _answer(self, batch: list[_Pending], asking: list[Waiting], outcome: Outcome) -> None:
