@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 from click.testing import CliRunner
 
-from tollspan.console import _archive
+from tollspan.console import _archive, _progress
 from tollspan.console._cli import cli
 from tollspan.ledger import Ledger, LedgerEvent, new_call_id
 
@@ -234,7 +234,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("terminal", "shown"), [(Terminal, True), (io.StringIO, False)])
 def test_long_work_shows_a_bar_on_a_terminal_only(path, monkeypatch, terminal, shown):
     """Work that goes on after a second has a bar on a terminal, which is taken away at the end; others see none."""
-    monkeypatch.setattr(_archive, "_BAR_AFTER_S", 0)
+    monkeypatch.setattr(_progress, "_BAR_AFTER_S", 0)
     monkeypatch.setattr(sys, "stderr", stream := terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
