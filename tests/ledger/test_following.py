@@ -45,7 +45,7 @@ def test_a_follower_sees_every_event_once_and_in_order(ledger):
         with Ledger(ledger.path) as follower:
             found[limit] = followed(follower, done, limit)
 
-    followers = [threading.Thread(target=follow, args=(limit,)) for limit in (None, 7)]
+    followers = [threading.Thread(target=follow, args=(limit,), daemon=True) for limit in (None, 7)]
     for follower in followers:
         follower.start()
     for writer in writers:  # all at once, now that they are ready

@@ -53,7 +53,7 @@ def test_a_fork_while_the_writer_is_busy_loses_nothing(ledger):
     for number in range(5):
         write(ledger, 300, f"parent-{number}")
         ledger.writer._wake.set()
-        until(lambda: ledger.writer._in_flight or not ledger.writer.pending)
+        until(lambda: ledger.writer._queue._in_flight or not ledger.writer.pending)
 
         def child(number=number):
             write(ledger, 300, f"child-{number}")

@@ -5,6 +5,7 @@
 
 from ._archive import Imported
 from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key
+from ._counts import WriterCounts
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, event_id_for, new_call_id
@@ -41,7 +42,7 @@ from ._store import Definition
 from ._sweep import Recovered
 from ._tickets import Ticket
 from ._windows import Window, WindowKind
-from ._writer import Writer, WriterCounts
+from ._writer import Writer
 
 __all__ = [
     "LEDGER_BUDGET",

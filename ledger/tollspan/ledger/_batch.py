@@ -31,13 +31,16 @@ SPENDING = frozenset({"commit", "adjust", "retry"})
 class Entry:
     """An event to append; the hold (its event id) and the journal's note of the call's beginning that it settles.
 
-    One that is a `substitute` stands for a settlement that could not be stored.
+    One that is a `substitute` stands for a settlement that could not be stored. It is queued once: `segment` is where
+    the journal has it, and `error` what came of it where it could not be stored.
     """
 
     event: LedgerEvent
     release: bytes | None = None
     begun: Segment | None = None
     substitute: bool = False
+    segment: Segment | None = field(default=None, init=False)
+    error: Exception | None = field(default=None, init=False)
     row: Row = field(init=False)
 
     def __post_init__(self) -> None:

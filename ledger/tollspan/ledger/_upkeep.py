@@ -49,8 +49,8 @@ def note_recovered(writer: "Writer", store: SQLiteStore) -> Recovered:
         writer.balances.clear()
         writer.counts.recovered += found.events
         writer.counts.orphans += found.estimated
-        writer.note("journal_replays", found.events)
-        writer.note("orphan_holds", found.estimated)
+        writer.counts.note("journal_replays", found.events)
+        writer.counts.note("orphan_holds", found.estimated)
         _log.warning(
             "processes that are gone left %d events, now stored, and %d calls, counted at what they may have cost",
             found.events,

@@ -8,20 +8,21 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ._batch import Entry, HoldRequest, Key
+from ._counts import WriterCounts
 from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Balance, Grant, Refusal
 from ._journal import Beginning, Journal, Segment
 from ._listeners import Listeners
+from ._queue import EventQueue, Item
 from ._store import Definition, Outcome, SQLiteStore
 from ._sweep import at_hold, read_back
 from ._tickets import Ticket, wake
@@ -39,37 +40,6 @@ _BACKOFF_S = (0.05, 5.0)
 _END_S = 5.0
 _WATCHED_BALANCES = 4096
 _MILESTONES = frozenset(10**n for n in range(12))
-
-
-@dataclass(slots=True)
-class WriterCounts:
-    """What the writer has seen since the process began, for `doctor` and the metrics.
-
-    Events: `written`, `replayed` (stored before), `rejected` (cannot be stored), `spilled` (waited in the journal
-    alone), `lost` (no room in memory and no journal). `conflicts` are ids that came with different content, `failures`
-    transactions that were rolled back. Of dead processes: events `recovered` from their journals, and `orphans`, calls
-    counted at what they may have cost. `lag_ms` is how long the oldest event of the last batch had waited.
-    """
-
-    written: int = 0
-    replayed: int = 0
-    conflicts: int = 0
-    rejected: int = 0
-    failures: int = 0
-    spilled: int = 0
-    lost: int = 0
-    recovered: int = 0
-    orphans: int = 0
-    lag_ms: float = 0.0
-    last_error: str | None = None
-
-
-@dataclass(slots=True)
-class _Pending:
-    entry: Entry | Definition | None
-    ticket: Ticket[None] | None = None
-    segment: Segment | None = None
-    since: float = field(default_factory=time.monotonic)
 
 
 class Writer:
@@ -94,11 +64,9 @@ class Writer:
         self.counts = WriterCounts()
         self.balances: dict[Key, Balance] = {}
         self._start_lock = threading.Lock()
-        self._queue: deque[_Pending] = deque()
-        self._in_flight = 0
+        self._queue = EventQueue(self.journal, self.counts, self._queue_limit)
         self._line = WaitingLine()
         self._deferred: deque[Callable[[], None]] = deque()
-        self._noted: deque[str] = deque()
         self._wake = threading.Event()
         self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
@@ -108,23 +76,21 @@ class Writer:
     @property
     def pending(self) -> int:
         """Events that are not on disk yet."""
-        return len(self._queue) + self._in_flight + len(self._deferred) + self.journal.spilled
+        return self._queue.pending + len(self._deferred)
 
     def put(self, entry: Entry) -> None:
         """Enqueue an event; never blocks. One that settles a hold is written within 10 ms, others within 200 ms.
 
         When this returns the event is in the journal, if there is one: the process may be killed from then on.
         """
-        segment = self.journal.append(entry)
-        if len(self._queue) >= self._queue_limit and self._wait_elsewhere(entry, segment):
-            return
-        self._queue.append(_Pending(entry, None, segment))
+        waiting = self._queue.put(entry)
         if entry.release is not None:
             self._urgent = True
             self._nudge()
-        elif len(self._queue) >= WAKE_AT:
+        elif waiting and not waiting % WAKE_AT:
             self._nudge()
-        self.start()
+        if self._thread is None:
+            self.start()
 
     def begin(self, beginning: Beginning) -> Segment | None:
         """Note in the journal that a call is about to be sent; the Entry that settles it takes what this gives."""
@@ -132,7 +98,7 @@ class Writer:
 
     def define(self, definition: Definition) -> None:
         """Enqueue a budget's definition; it is written with the next events."""
-        self._queue.append(_Pending(definition))
+        self._queue.put_definition(definition)
         self.start()
 
     def put_durable(
@@ -140,8 +106,10 @@ class Writer:
     ) -> Ticket[None]:
         """Enqueue and write at once; the ticket is answered when it (and all before it) is on disk."""
         ticket: Ticket[None] = Ticket(loop)
-        segment = self.journal.append(entry) if isinstance(entry, Entry) else None
-        self._queue.append(_Pending(entry, ticket, segment))
+        if isinstance(entry, Definition):
+            self._queue.put_definition(entry)
+            entry = None
+        self._queue.put_marked(entry, ticket)
         self._retry_at = 0.0
         self.start()
         self._wake.set()
@@ -168,10 +136,6 @@ class Writer:
     def settle_at_hold(self, hold_id: bytes, reason: str) -> None:
         """Settle a call whose own settlement failed: what it held becomes estimated spend, so that no room is lost."""
         self.defer(partial(self._settle_at_hold, hold_id, reason))
-
-    def note(self, fact: str, count: int = 1) -> None:
-        """Add to a fact of the ledger with the next batch, for `doctor` in any process."""
-        self._noted.extend([fact] * count)
 
     def start(self) -> None:
         """Start the thread if it is not running."""
@@ -233,25 +197,6 @@ class Writer:
         if not self._wake.is_set():
             self._wake.set()
 
-    def _wait_elsewhere(self, entry: Entry, segment: Segment | None) -> bool:
-        """There is no room in memory: an event waits in the journal alone, or, without one, is lost, and said to be."""
-        if segment is not None:
-            if entry.begun is not None:
-                segment.begun.append(entry.begun)
-            segment.spilled.append(None)
-            self.counts.spilled += 1
-            return True
-        if entry.release is not None:
-            return False  # one for each hold there is: they are few, and without them a budget stays short for ever
-        self.counts.lost += 1
-        self.note("lost_events")
-        if self.counts.lost in _MILESTONES:
-            why = self.counts.last_error or "they come faster than it can be written"
-            _log.error(
-                "%d events are lost: there is no room for them in memory, and no journal: %s", self.counts.lost, why
-            )
-        return True
-
     # ---- the thread
 
     def _run(self) -> None:
@@ -312,14 +257,13 @@ class Writer:
                 _log.exception("settling an abandoned call failed")
 
     def _write_batch(self) -> bool:
-        self._in_flight = min(BATCH, len(self._queue))  # before they leave the queue, or a flush could miss them
+        batch = self._queue.take(BATCH)
         try:
-            batch = [self._queue.popleft() for _ in range(self._in_flight)]
             return self._commit(batch, self._line.take(BATCH))
         finally:
-            self._in_flight = 0
+            self._queue.release()
 
-    def _commit(self, batch: list[_Pending], asking: list[Waiting]) -> bool:
+    def _commit(self, batch: list[Item], asking: list[Waiting]) -> bool:
         """Write and answer. False where the store cannot be written: then the events wait in memory.
 
         One entry that cannot be stored (a number too large, text that is no text) must not keep back the others: such a
@@ -340,43 +284,29 @@ class Writer:
                 else:
                     parts += reversed(_halves(batch, asking))
             else:
-                self._answer(batch, asking, outcome)
+                self._queue.stored(batch)
+                self._answer_holds(asking, outcome.answers)
         return True
 
-    def _write(self, batch: list[_Pending], requests: list[HoldRequest]) -> Outcome:
-        entries = [p.entry for p in batch if isinstance(p.entry, Entry)]
-        definitions = [p.entry for p in batch if isinstance(p.entry, Definition)]
+    def _write(self, batch: list[Item], requests: list[HoldRequest]) -> Outcome:
+        entries = [item for item in batch if isinstance(item, Entry)]
+        definitions = [item for item in batch if isinstance(item, Definition)]
         if not (entries or definitions or requests):
             return Outcome()
-        noted = list(self._noted)
+        facts = self.counts.noted()
         with self.store_lock:
-            outcome = self._store.write(entries, requests, definitions, Counter(noted))
+            outcome = self._store.write(entries, requests, definitions, facts)
             self._publish(outcome)  # in here, or a balance could overwrite a newer one
-        for _ in noted:
-            self._noted.popleft()
+        self.counts.stored(facts)
         self.counts.written += len(entries) - outcome.duplicates
         self.counts.replayed += outcome.duplicates
         self.counts.last_error, self._backoff, self._retry_at = None, _BACKOFF_S[0], 0.0
-        if batch:
-            self.counts.lag_ms = (time.monotonic() - batch[0].since) * 1000
+        for index, conflict in outcome.conflicts.items():
+            self.counts.conflicts += 1
+            self.counts.note("conflicts")
+            _log.error("%s; it was not stored again", conflict)
+            entries[index].error = LedgerConflict(conflict)
         return outcome
-
-    def _answer(self, batch: list[_Pending], asking: list[Waiting], outcome: Outcome) -> None:
-        settled: list[Ticket[None]] = []
-        index = 0
-        for pending in batch:
-            conflict = outcome.conflicts.get(index) if isinstance(pending.entry, Entry) else None
-            index += isinstance(pending.entry, Entry)
-            _is_stored(pending)
-            if conflict:
-                self.counts.conflicts += 1
-                self.note("conflicts")
-                _log.error("%s; it was not stored again", conflict)
-            if pending.ticket is not None:
-                pending.ticket.answer(None, LedgerConflict(conflict) if conflict else None)
-                settled.append(pending.ticket)
-        wake(settled)
-        self._answer_holds(asking, outcome.answers)
 
     def _answer_holds(self, asking: Iterable[Waiting], answers: Iterable[Answer]) -> None:
         answered: list[Waiting] = []
@@ -396,19 +326,14 @@ class Writer:
         """Nobody waits for this hold any more: cancel it before anyone misses the room."""
         self.put(Entry(request.withdraw(), request.hold_id))
 
-    def _put_back(self, batch: list[_Pending], asking: list[Waiting], error: LedgerUnavailable) -> None:
+    def _put_back(self, batch: list[Item], asking: list[Waiting], error: LedgerUnavailable) -> None:
         if self.counts.last_error is None:
             kept = "in the journal" if self.journal.works else "in memory"
             _log.error("%s. Events wait %s until it can be written", error, kept)
         self.counts.failures += 1
-        self.note("write_failures")
+        self.counts.note("write_failures")
         self.counts.last_error = str(error)
-        # Those behind the batch too: it may be long before the ledger can be written, and they need not wait for that.
-        told = [p for p in (*batch, *self._queue.copy()) if p.ticket is not None]
-        wake([p.ticket for p in told if p.ticket is not None and p.ticket.answer(None, error)])
-        for pending in told:
-            pending.ticket = None
-        self._queue.extendleft(reversed([p for p in batch if p.entry is not None]))
+        self._queue.give_back(batch, error)
         wake([a.ticket for a in asking if a.ticket.answer(None, error)])
         if error.uncertain:
             for asked in asking:
@@ -416,21 +341,21 @@ class Writer:
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
-    def _reject(self, batch: list[_Pending], asking: list[Waiting], error: Exception) -> None:
+    def _reject(self, batch: list[Item], asking: list[Waiting], error: Exception) -> None:
         """Leave out the one entry that cannot be stored."""
         self.counts.rejected += 1
-        self.note("rejected_events")
+        self.counts.note("rejected_events")
         _log.error("an event cannot be stored and was left out: %s: %s", type(error).__name__, error)
-        tickets: list[Ticket[Any]] = [pending.ticket for pending in batch if pending.ticket is not None]
-        tickets += [waiting.ticket for waiting in asking]
-        wake([ticket for ticket in tickets if ticket.answer(None, error)])
-        for pending in batch:
-            _is_stored(pending)  # in so far as it is done with; the journal's file is set aside
-            if pending.segment is not None:
-                pending.segment.suspect = True
-            entry = pending.entry
-            if isinstance(entry, Entry) and entry.release is not None and not entry.substitute:
+        wake([waiting.ticket for waiting in asking if waiting.ticket.answer(None, error)])
+        for entry in batch:
+            if not isinstance(entry, Entry):
+                continue
+            entry.error = error
+            if entry.segment is not None:
+                entry.segment.suspect = True  # the journal's file is set aside
+            if entry.release is not None and not entry.substitute:
                 self.settle_at_hold(entry.release, "its settlement could not be stored")  # it may have been billed
+        self._queue.stored(batch)
 
     def _settle_at_hold(self, hold_id: bytes, reason: str) -> None:
         self.put(at_hold(self._store, hold_id, reason))
@@ -464,15 +389,7 @@ class Writer:
                 self.balances.update(self._store.balances(list(self.balances)))
 
 
-def _is_stored(pending: _Pending) -> None:
-    """Tell the journal's files that they need not keep this one any more."""
-    if pending.segment is not None:
-        pending.segment.done += 1
-    if isinstance(pending.entry, Entry) and pending.entry.begun is not None:
-        pending.entry.begun.ended += 1
-
-
-def _halves(batch: list[_Pending], asking: list[Waiting]) -> list[tuple[list[_Pending], list[Waiting]]]:
+def _halves(batch: list[Item], asking: list[Waiting]) -> list[tuple[list[Item], list[Waiting]]]:
     if batch and asking:
         return [(batch, []), ([], asking)]
     half = max(len(batch), len(asking)) // 2
