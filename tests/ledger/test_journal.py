@@ -45,7 +45,7 @@ def left_behind(path, *written, owner=None):
     owner = owner or Owner(path)
     journal = Journal(path, owner, enabled=True)
     for one in written:
-        assert journal.begin(one) if isinstance(one, Beginning) else journal.append(one)
+        assert journal.begin(one) if isinstance(one, Beginning) else journal.append(one.row, one.release)
     file = owner.journal_path(1)
     journal.forget()
     owner.forget()

@@ -12,7 +12,7 @@ from sqlite3 import Connection, Row
 from typing import Any
 
 from ._events import Charge, LedgerEvent, event_id_for
-from ._index import FOUND, lookup_key
+from ._lookup import FOUND, lookup_key
 from ._money import to_nano
 from ._registry import load_definition
 from ._rows import from_row

@@ -5,31 +5,16 @@ four times as dear at a million rows. So this one is filled behind the writer, i
 does not have yet are looked through.
 """
 
-import hashlib
-from collections.abc import Iterable
 from sqlite3 import Row
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ._store import SQLiteStore  # which stores what this finds
+from ._lookup import FOUND, INDEXED, lookup_key, lookup_keys
+from ._store import SQLiteStore
 
 PIECE = 20_000
-_KINDS = ("trace_id", "run_id", "session_id", "response_id")
-_COLUMNS = ", ".join(("offset", *_KINDS))
-
-FOUND = """
-    SELECT * FROM recorded
-    WHERE offset IN (SELECT offset FROM lookup WHERE key = :key) AND {kind} = :value AND offset > :after
-    UNION ALL
-    SELECT * FROM recorded
-    WHERE offset > (SELECT coalesce(max(value), 0) FROM ledger_fact WHERE name = 'indexed_up_to')
-      AND {kind} = :value AND offset > :after
-    ORDER BY offset
-"""
-"""The events of which a column has a value: those that are indexed, and those that are not yet."""
+_COLUMNS = ", ".join(("offset", *INDEXED))
 
 
-def extend_index(store: "SQLiteStore", piece: int = PIECE) -> bool:
+def extend_index(store: SQLiteStore, piece: int = PIECE) -> bool:
     """Index the next piece if there is a whole one; on the thread that writes. Raises LedgerUnavailable."""
     start = store.fact("indexed_up_to")
     end = start + piece
@@ -46,7 +31,7 @@ def extend_index(store: "SQLiteStore", piece: int = PIECE) -> bool:
     return True
 
 
-def found(store: "SQLiteStore", kind: str, value: bytes | str, after: int = 0) -> list[Row]:
+def found(store: SQLiteStore, kind: str, value: bytes | str, after: int = 0) -> list[Row]:
     """The events after an offset whose `kind` (a column that is indexed) has a value, in order of offset.
 
     Raises LedgerUnavailable.
@@ -54,7 +39,7 @@ def found(store: "SQLiteStore", kind: str, value: bytes | str, after: int = 0) -
     return store.query(FOUND.format(kind=kind), {"key": lookup_key(kind, value), "value": value, "after": after})
 
 
-def run_ids(store: "SQLiteStore", after: int = 0) -> list[str]:
+def run_ids(store: SQLiteStore, after: int = 0) -> list[str]:
     """The runs with events after an offset, in the order in which they were first seen. Raises LedgerUnavailable."""
     sql = """
         SELECT run_id, min(first_offset) AS first FROM (
@@ -72,15 +57,3 @@ def run_ids(store: "SQLiteStore", after: int = 0) -> list[str]:
             SELECT run_id FROM event WHERE run_id IS NOT NULL AND offset > :after GROUP BY run_id ORDER BY min(offset)
         """
     return [row["run_id"] for row in store.query(sql, {"after": after})]
-
-
-def lookup_keys(rows: Iterable[Row]) -> list[tuple[int, int]]:
-    """What the index has of these rows, which have an offset and the columns that are indexed."""
-    return [(lookup_key(kind, row[kind]), row["offset"]) for row in rows for kind in _KINDS if row[kind] is not None]
-
-
-def lookup_key(kind: str, value: bytes | str) -> int:
-    """The key of a value: 64 bits of itself where it is random, or else of its digest."""
-    if isinstance(value, str):
-        value = hashlib.blake2b(value.encode(), digest_size=8, person=kind.encode()[:16]).digest()
-    return int.from_bytes(value[:8], "big", signed=True)

@@ -19,16 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from ._events import Charge, LedgerEvent
 from ._owners import ASIDE_SUFFIX, JOURNAL_SUFFIX, Owner
-from ._rows import COLUMNS, from_row
-
-if TYPE_CHECKING:
-    from ._batch import Entry
+from ._rows import COLUMNS, Row, from_row
 
 _log = logging.getLogger("tollspan.ledger")
 
@@ -136,9 +133,9 @@ class Journal:
         current = [self._segment] if self._segment else []
         return sum(len(segment.spilled) for segment in (*self._old, *current))
 
-    def append(self, entry: "Entry") -> Segment | None:
-        """Write an event; None where there is no journal, or it cannot be written now (then `last_error` says why)."""
-        return self._write((entry.release, *entry.row)) if self.enabled else None
+    def append(self, row: Row, release: bytes | None) -> Segment | None:
+        """Write an event, and the hold that it settles; None where it cannot be written now: `last_error` says why."""
+        return self._write((release, *row)) if self.enabled else None
 
     def begin(self, beginning: Beginning) -> Segment | None:
         """Note that a call is about to be sent; its settlement is to give the segment back."""

@@ -40,7 +40,6 @@ from ._settings import Settings, load_settings
 from ._single_flight import SingleFlight
 from ._store import SQLiteStore
 from ._sweep import Recovered
-from ._upkeep import note_recovered
 from ._verify import verify
 from ._windows import Window
 from ._writer import Writer
@@ -383,7 +382,7 @@ class Ledger:
         The first use of a ledger does it too. Raises LedgerUnavailable.
         """
         self._recovered = True
-        return note_recovered(self.writer, self.store)
+        return self.writer.recover()
 
     def prune(self, keep_days: float, *, progress: Callable[[int], None] | None = None) -> Pruned:
         """Delete the events of calls that began more than `keep_days` days ago; balances and `verify` stay right.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
 from ._batch import SPENDING, Key, key_of, ledger_keys
-from ._index import lookup_key, lookup_keys
+from ._lookup import lookup_key, lookup_keys
 from ._rows import charges_from
 from ._store import SQLiteStore
 

@@ -24,7 +24,7 @@ from ._journal import Beginning, Journal, Segment
 from ._listeners import Listeners
 from ._queue import EventQueue, Item
 from ._store import Definition, Outcome, SQLiteStore
-from ._sweep import at_hold, read_back
+from ._sweep import Recovered, at_hold, read_back, recover
 from ._tickets import Ticket, wake
 from ._upkeep import Upkeep
 from ._waiting import Answer, Waiting, WaitingLine
@@ -55,7 +55,7 @@ class Writer:
         self._queue_limit = queue_limit
         self.listeners = Listeners()
         self.journal = Journal(store.path, store.owner, enabled=journal)
-        self.upkeep = Upkeep(store, keep_days=keep_days)
+        self.upkeep = Upkeep(store, recover=self.recover, keep_days=keep_days)
         self._reset()
         stop_for_forks(self)
 
@@ -136,6 +136,22 @@ class Writer:
     def settle_at_hold(self, hold_id: bytes, reason: str) -> None:
         """Settle a call whose own settlement failed: what it held becomes estimated spend, so that no room is lost."""
         self.defer(partial(self._settle_at_hold, hold_id, reason))
+
+    def recover(self) -> Recovered:
+        """Make good what dead processes left, and say what was found. Raises LedgerUnavailable."""
+        found = recover(self._store, self.store_lock)
+        if found.events or found.estimated:
+            self.balances.clear()
+            self.counts.recovered += found.events
+            self.counts.orphans += found.estimated
+            self.counts.note("journal_replays", found.events)
+            self.counts.note("orphan_holds", found.estimated)
+            _log.warning(
+                "processes that are gone left %d events, now stored, and %d calls, counted at what they may have cost",
+                found.events,
+                found.estimated,
+            )
+        return found
 
     def start(self) -> None:
         """Start the thread if it is not running."""
@@ -247,14 +263,15 @@ class Writer:
             for outcome in read_back(self._store, segment):
                 self._publish(outcome)
         if not self._queue and not self._line and not self._stop:
-            self.upkeep.turn(self)
+            self.upkeep.turn()
 
     def _run_deferred(self) -> None:
         while self._deferred:
             try:
-                self._deferred.popleft()()
+                self._deferred[0]()
             except Exception:  # noqa: BLE001 - one abandoned call must not keep the others from being recorded
                 _log.exception("settling an abandoned call failed")
+            self._deferred.popleft()  # not before: until it is done, it is pending
 
     def _write_batch(self) -> bool:
         batch = self._queue.take(BATCH)
