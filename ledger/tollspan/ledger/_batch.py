@@ -78,6 +78,7 @@ class Batch:
         self._in_line: set[Key] = set()
         self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
         self._changed: set[Key] = set()
+        self._held: list[tuple[HoldRequest, Grant, LedgerEvent]] = []
         self.stored: list[LedgerEvent] = []
 
     @property
@@ -87,6 +88,8 @@ class Batch:
 
     def append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         """Store the events that are new and count them; replays and conflicts count nothing."""
+        if not entries:
+            return 0, {}
         if not any(entry.event.response_id is not None and is_fetched(entry.event) for entry in entries):
             return self._append(entries)
         duplicates = 0
@@ -121,24 +124,31 @@ class Batch:
         """Decide on a hold and count it, so that the next request meets what it left, or stands in line behind it."""
         answer = self._decide(request)
         if isinstance(answer, Grant):
-            for charge in hold_charges(request.limits, answer):
-                self._change(key_of(charge), held=charge.amount)
+            for limit, amount in zip(request.limits, answer.amounts, strict=True):
+                self._change(limit.key, held=amount)
         elif answer.busy and request.queued:
             self._in_line.update(limit.key for limit in request.limits)
         return answer
 
     def hold(self, request: HoldRequest) -> Grant | Refusal:
-        """Decide on a hold, and store it if granted. Raises LedgerConflict for the id of an earlier hold."""
+        """Decide on a hold; `save_holds` stores those that are granted."""
         answer = self.answer(request)
         if isinstance(answer, Grant):
-            event = request.describe(answer)
-            fresh, _ = self._insert([to_row(event)])
-            if not fresh[0]:
-                raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
-            self.stored.append(event)
-            text = charges_json(hold_charges(request.limits, answer))
-            self._connection.execute("INSERT INTO open_hold VALUES (?, ?, ?)", (request.hold_id, self._owner, text))
+            self._held.append((request, answer, request.describe(answer)))
         return answer
+
+    def save_holds(self) -> None:
+        """Store the holds that were granted, all at once. Raises LedgerConflict for the id of an earlier hold."""
+        if not self._held:
+            return
+        events = [event for *_, event in self._held]
+        fresh, _ = self._insert([to_row(event) for event in events])
+        for (request, *_), new in zip(self._held, fresh, strict=True):
+            if not new:
+                raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
+        self.stored += events
+        rows = [(r.hold_id, self._owner, charges_json(hold_charges(r.limits, grant))) for r, grant, _ in self._held]
+        self._connection.executemany("INSERT INTO open_hold VALUES (?, ?, ?)", rows)
 
     def save_balances(self) -> None:
         """Write the counters that changed: the last thing of the transaction."""

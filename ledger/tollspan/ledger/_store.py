@@ -176,6 +176,7 @@ class SQLiteStore:
             batch = Batch(connection, self.owner.name if holds else "", self._pricing, self.fact("pruned_ms"))
             duplicates, conflicts = batch.append(entries)
             answers = [batch.hold(request) for request in holds]
+            batch.save_holds()
             if definitions:
                 rows = [(d.name, d.text, d.seen) for d in definitions]
                 connection.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?, ?)", rows)

@@ -12,6 +12,7 @@ from ._store import SQLiteStore
 
 _SWEEP_S = 30.0
 _PRUNE_S = 3600.0
+_INDEX_S = 0.1
 _DAY_S = 86_400
 
 
@@ -20,7 +21,7 @@ class Upkeep:
 
     def __init__(self, store: SQLiteStore, *, recover: Callable[[], object], keep_days: int | None) -> None:
         self._store, self._recover, self._keep_days = store, recover, keep_days
-        self._sweep_at = self._prune_at = 0.0
+        self._sweep_at = self._prune_at = self._index_at = 0.0
 
     def turn(self) -> None:
         """One step, under the writer's store lock. Raises LedgerUnavailable."""
@@ -30,7 +31,8 @@ class Upkeep:
             self._recover()
         if self._keep_days is not None and now >= self._prune_at and not self._prune(self._keep_days):
             self._prune_at = now + _PRUNE_S
-        extend_index(self._store)
+        if now >= self._index_at and not extend_index(self._store):
+            self._index_at = now + _INDEX_S
 
     def _prune(self, keep_days: int) -> bool:
         return prune_piece(self._store, time.time() - keep_days * _DAY_S).events > 0
