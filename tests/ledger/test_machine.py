@@ -671,7 +671,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestTheLedgerAgainstTheModel = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")(
     LedgerMachine.TestCase

@@ -325,8 +325,8 @@ def test_what_a_dead_process_left_is_stored_before_anything_is_pruned(keeping):
     left_behind(keeping.path, Entry(aged(40, "2")))
     with Ledger(keeping.path) as other:
         other.store.write([Entry(aged(50, "1"))])
-    keeping.write_event(commit("0.5"))
-    until(lambda: keeping.store.query("SELECT count(*) AS n FROM event")[0]["n"] == 1)
+    keeping.write_event(commit("0.5", model="new"))
+    until(lambda: [row["model"] for row in keeping.store.query("SELECT model FROM event")] == ["new"])
     assert (keeping.balance(B), keeping.verify()) == (Balance(6, 0, 0), [])
 
 

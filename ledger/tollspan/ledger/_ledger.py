@@ -4,7 +4,6 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
@@ -430,9 +429,11 @@ class Ledger:
     def _recover_once(self) -> None:
         if not self._recovered:
             self._recovered = True
-            with suppress(LedgerUnavailable):  # what is asked for reports it
+            try:
                 if self.path is not None and owners_folder(self.path).is_dir():
                     self.recover()
+            except LedgerUnavailable:  # what is asked for reports it
+                self._recovered = False
 
     def _stored_balance(self, key: Key) -> Balance:
         sql = "SELECT spent, held, estimated FROM balance WHERE budget = ? AND scope = ? AND window_start = ?"

@@ -8,15 +8,23 @@ INDEXED = ("trace_id", "run_id", "session_id", "response_id")
 """The columns that are indexed behind the writer."""
 
 FOUND = """
-    SELECT * FROM recorded
-    WHERE offset IN (SELECT offset FROM lookup WHERE key = :key) AND {kind} = :value AND offset > :after
+    WITH RECURSIVE indexed (piece) AS (
+        SELECT min(piece) FROM lookup
+        UNION ALL
+        SELECT (SELECT min(lookup.piece) FROM lookup WHERE lookup.piece > indexed.piece)
+        FROM indexed WHERE indexed.piece IS NOT NULL
+    )
+    SELECT recorded.* FROM indexed
+    CROSS JOIN lookup ON lookup.piece = indexed.piece AND lookup.key = :key
+    CROSS JOIN recorded ON recorded.offset = lookup.offset
+    WHERE recorded.{kind} = :value AND recorded.offset > :after
     UNION ALL
     SELECT * FROM recorded
     WHERE offset > (SELECT coalesce(max(value), 0) FROM ledger_fact WHERE name = 'indexed_up_to')
       AND {kind} = :value AND offset > :after
     ORDER BY offset
 """
-"""The events of which a column has a value: those that are indexed, and those that are not yet."""
+"""The events of which a column has a value: by one look into each piece of the index, and a scan of what has none."""
 
 
 def lookup_keys(rows: Iterable[Row]) -> list[tuple[int, int]]:

@@ -5,8 +5,9 @@ taken again: it would be counted twice.
 """
 
 import sys
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
@@ -16,9 +17,18 @@ from ._rows import charges_from
 from ._store import SQLiteStore
 
 PIECE = 2_000
-_RUN_FIRST = """
-    SELECT min(event.offset) FROM lookup JOIN event USING (offset) WHERE lookup.key = :key AND event.run_id = :run
+_ENDS = """
+    SELECT DISTINCT piece FROM lookup
+    WHERE piece <= (SELECT coalesce(min(piece), 0) FROM lookup WHERE piece >= :last)
+       OR NOT EXISTS (SELECT 1 FROM lookup WHERE piece >= :last)
+    ORDER BY piece
 """
+_RUN_FIRST = """
+    SELECT min(event.offset) FROM lookup JOIN event USING (offset)
+    WHERE lookup.piece = :piece AND lookup.key = :key AND event.run_id = :run
+"""
+_RUN_GONE = "DELETE FROM run WHERE piece = :piece AND run_id = :run"
+_RUN_BEGINS = "UPDATE run SET first_offset = :first WHERE piece = :piece AND run_id = :run"
 _ADD_OPENING = """
     INSERT INTO opening (budget, scope, window_start, spent, estimated) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (budget, scope, window_start)
@@ -53,9 +63,8 @@ def prune_piece(store: SQLiteStore, before: float) -> Pruned:
             whole = [row for row in rows if _started_ms(row) < last]
             rows, end = (whole, last) if whole else (_all_at(connection, last), last + 1)
         _write_openings(connection, rows)
-        connection.executemany("DELETE FROM lookup WHERE key = ? AND offset = ?", lookup_keys(rows))
         connection.executemany("DELETE FROM event WHERE offset = ?", [(row["offset"],) for row in rows])
-        _correct_runs(connection, {row["run_id"] for row in rows if row["run_id"] is not None})
+        _correct_index(connection, rows)
         connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('pruned_ms', ?)", (end,))
     return Pruned(len(rows))
 
@@ -82,15 +91,17 @@ def _all_at(connection: Connection, started_ms: int) -> list[Row]:
     )
 
 
-def _correct_runs(connection: Connection, runs: Iterable[str]) -> None:
-    """Runs begin with the first event that is left of them; one of which none is left is no run any more."""
-    for run in runs:
-        key = {"run": run, "key": lookup_key("run_id", run)}
-        (first,) = connection.execute(_RUN_FIRST, key).fetchone()
-        if first is None:
-            connection.execute("DELETE FROM run WHERE run_id = ?", (run,))
-        else:
-            connection.execute("UPDATE run SET first_offset = ? WHERE run_id = ?", (first, run))
+def _correct_index(connection: Connection, rows: Sequence[Row]) -> None:
+    """Take the rows out of the index. A run begins with the first event that is left of it, or is no run any more."""
+    ends = [end for (end,) in connection.execute(_ENDS, {"last": max(row["offset"] for row in rows)})]
+    pieces = {row["offset"]: ends[i] for row in rows if (i := bisect_left(ends, row["offset"])) < len(ends)}
+    indexed = [row for row in rows if row["offset"] in pieces]
+    gone = [(pieces[offset], key, offset) for key, offset in lookup_keys(indexed)]
+    connection.executemany("DELETE FROM lookup WHERE piece = ? AND key = ? AND offset = ?", gone)
+    for piece, run in {(pieces[row["offset"]], row["run_id"]) for row in indexed if row["run_id"] is not None}:
+        found = {"piece": piece, "run": run, "key": lookup_key("run_id", run)}
+        (found["first"],) = connection.execute(_RUN_FIRST, found).fetchone()
+        connection.execute(_RUN_GONE if found["first"] is None else _RUN_BEGINS, found)
 
 
 def _write_openings(connection: Connection, rows: Sequence[Row]) -> None:

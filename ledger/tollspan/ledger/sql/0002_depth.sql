@@ -26,16 +26,20 @@ CREATE TABLE opening (
     PRIMARY KEY (budget, scope, window_start)
 ) STRICT, WITHOUT ROWID;
 
--- Where to find a trace, a run, a session: filled behind the writer in sorted pieces, because random keys in an index on
--- the write path would make every insert dearer as the ledger grows. Complete up to ledger_fact 'indexed_up_to'.
+-- Where to find a trace, a run, a session: filled behind the writer, because random keys in an index on the write path
+-- would make every insert dearer as the ledger grows. A piece is a run of offsets, named by its last one; inside of it the
+-- keys are sorted, so that the table only ever grows at its end. Complete up to ledger_fact 'indexed_up_to'.
 CREATE TABLE lookup (
+    piece  INTEGER NOT NULL,
     key    INTEGER NOT NULL,                        -- 64 bits of a digest: the rows it leads to are compared again
     offset INTEGER NOT NULL,
-    PRIMARY KEY (key, offset)
+    PRIMARY KEY (piece, key, offset)
 ) STRICT, WITHOUT ROWID;
 
--- The runs in the order in which they were first seen, up to 'indexed_up_to'.
+-- The runs of each piece, and where each was first seen in it.
 CREATE TABLE run (
-    run_id       TEXT PRIMARY KEY,
-    first_offset INTEGER NOT NULL
+    piece        INTEGER NOT NULL,
+    run_id       TEXT    NOT NULL,
+    first_offset INTEGER NOT NULL,
+    PRIMARY KEY (piece, run_id)
 ) STRICT, WITHOUT ROWID;
