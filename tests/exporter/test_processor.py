@@ -40,8 +40,8 @@ def test_a_span_brings_its_record_in_once(line, ledger):
     assert [event.call_id for event in ledger.events] == [record.call_id.hex()]
 
 
-def test_spans_of_others_are_let_through(line, ledger):
-    """A span that no record is bound to makes no event, whatever its attributes say."""
+def test_spans_that_are_no_calls_are_let_through(line, ledger):
+    """A span that no record is bound to, and that names no operation of a model, makes no event."""
     with a_provider(LedgerSpanProcessor(ledger)).get_tracer("other").start_as_current_span("chat") as span:
         span.set_attribute("gen_ai.usage.input_tokens", 5)
     assert list(ledger.events) == []

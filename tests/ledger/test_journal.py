@@ -3,8 +3,9 @@
 import os
 import signal
 import sqlite3
+import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -18,9 +19,20 @@ from test_store import optional
 
 from tollspan.exporter import CallRecord, Held
 from tollspan.exporter._settle import settle
-from tollspan.ledger import Balance, Beginning, Charge, Entry, Ledger, LedgerEvent, event_id_for, new_call_id
+from tollspan.ledger import (
+    Balance,
+    Beginning,
+    Charge,
+    Entry,
+    Ledger,
+    LedgerError,
+    LedgerEvent,
+    event_id_for,
+    new_call_id,
+)
 from tollspan.ledger import _journal as journal_module
-from tollspan.ledger._journal import Journal, framed, read_journal
+from tollspan.ledger._journal import Journal
+from tollspan.ledger._journal_format import framed, read_journal
 from tollspan.ledger._owners import Owner, owners_folder
 
 B = ("b", "", 0)
@@ -261,6 +273,26 @@ def test_a_clean_close_leaves_no_file(ledger):
     assert len(files(ledger.path, "*.journal")) == 1
     ledger.close()
     assert files(ledger.path) == []
+
+
+def test_an_event_that_comes_while_the_ledger_closes_is_not_taken_for_a_dead_ones(ledger):
+    """A thread that writes at the moment when its process stops being an owner begins a file of a living owner."""
+    ledger.append(commit())
+    leave, writing = Owner.leave, threading.Thread(target=ledger.write_event, args=(commit(),))
+
+    def leave_late(owner):
+        writing.start()
+        writing.join(0.2)  # it ends before the owner has left, or waits for that
+        leave(owner)
+
+    with pytest.MonkeyPatch.context() as patch, suppress(LedgerError):
+        patch.setattr(Owner, "leave", leave_late)
+        ledger.close()
+    writing.join()
+    (journal,) = files(ledger.path, "*.journal")
+    with Ledger(ledger.path) as other:
+        assert other.recover().events == 0
+    assert files(ledger.path, "*.journal") == [journal]
 
 
 def test_a_journal_may_be_switched_off(tmp_path):

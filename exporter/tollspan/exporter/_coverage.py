@@ -12,8 +12,10 @@ It is counted once, by these rules, in this order.
    in all this, then one of the two is missed: nothing on such spans tells them apart.
 """
 
-from collections import deque
+import math
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,6 +30,7 @@ OWN_SCOPE = "tollspan.instrumentation"
 
 _MOST_SPANS = 16_384
 _MOST_CALLS = 1024
+_CLOCK_S = 0.005
 _DISTINCTIVE_ID = 16
 """Characters from which on an id is taken as unique for ever. Some servers number their answers, or draw from 1,000."""
 
@@ -47,21 +50,14 @@ def in_call() -> bool:
     return here is not None and here.in_force
 
 
-class _Bounded(dict[Any, None]):
+class _Bounded(OrderedDict[Any, None]):
     """The newest keys that were added. It needs no lock: a race may only drop one more or one less of the oldest."""
 
     def add(self, key: Any) -> None:
         self[key] = None
         if len(self) > _MOST_SPANS:
-            drop_oldest(self)
-
-
-def drop_oldest(entries: dict[Any, Any]) -> None:
-    """Drop what was put in first."""
-    try:
-        entries.pop(next(iter(entries)), None)
-    except (RuntimeError, StopIteration):  # another thread was quicker
-        return
+            with suppress(KeyError):  # another thread was quicker
+                self.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -84,13 +80,14 @@ class CountedCall:
 
     def is_repeated_by(self, other: "CountedCall") -> bool:
         """Whether another span tells of this call, too: rule 4, and ids that are too short for rule 3."""
-        meets = other.ended is None or other.ended >= self.started
-        meets = meets and (self.ended is None or self.ended >= other.started)
-        if not meets or (self.response_id and other.response_id):
-            return meets and self.response_id == other.response_id
+        if not self._meets(other) or (self.response_id and other.response_id):
+            return self._meets(other) and self.response_id == other.response_id
         if other.scope in (self.scope, *self.repeated_by):
             return False
         return self._has_model_of(other) and self._has_usage_of(other)
+
+    def _meets(self, other: "CountedCall") -> bool:
+        return _end(other) >= self.started and _end(self) >= other.started
 
     def _has_model_of(self, other: "CountedCall") -> bool:
         named = other.models - {None}
@@ -98,10 +95,22 @@ class CountedCall:
 
     def _has_usage_of(self, other: "CountedCall") -> bool:
         if other.usage is None:
-            return True
-        if self.usage is None:  # ours, whose answer told none or is still to come; an estimate stands for it
-            return self.scope == OWN_SCOPE
-        return all(self.usage.get(key, 0) == other.usage.get(key, 0) for key in ("tokens_in", "tokens_out"))
+            return _is_within(self, other) or _is_within(other, self)
+        if self.usage is not None:
+            return all(self.usage.get(key, 0) == other.usage.get(key, 0) for key in ("tokens_in", "tokens_out"))
+        if self.scope != OWN_SCOPE:
+            return False
+        # Ours, whose answer told no usage or is still to come. An answer that is there for one is there for both.
+        return _is_within(self, other) and (self.ended is not None or not other.response_id)
+
+
+def _is_within(inner: CountedCall, outer: CountedCall) -> bool:
+    """Whether a call lies within another one, as far as it has gone. How long they last is told by different clocks."""
+    return outer.started <= inner.started and (inner.ended is None or inner.ended <= _end(outer) + _CLOCK_S)
+
+
+def _end(call: CountedCall) -> float:
+    return math.inf if call.ended is None else call.ended
 
 
 class Coverage:
@@ -110,7 +119,6 @@ class Coverage:
     def __init__(self) -> None:
         self._open: dict[int, ReadableSpan] = {}
         self._covered = _Bounded()
-        self._own = _Bounded()
         self._decided = _Bounded()
         self._ids = _Bounded()
         self._calls: deque[CountedCall] = deque(maxlen=_MOST_CALLS)
@@ -119,13 +127,18 @@ class Coverage:
 
     def started(self, span: ReadableSpan) -> None:
         """Any span has started, in its own context."""
-        context, parent = span.context, span.parent
+        context = span.context
         here: _Force | None = CURRENT.get()  # as in_call(), which is not called because this is for every span
-        if (here is not None and here.in_force) or (parent is not None and parent.span_id in self._own):
+        if here is not None and here.in_force:
             self._covered.add(context.span_id)
         self._open[context.span_id] = span
-        if len(self._open) > _MOST_SPANS:  # spans that never end
-            drop_oldest(self._open)
+        if len(self._open) > _MOST_SPANS:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget the span that is open for longest: where there are so many, spans are started that never end."""
+        with suppress(RuntimeError, StopIteration):  # another thread changed it meanwhile
+            self._open.pop(next(iter(self._open)), None)
 
     def ended(self, span_id: int) -> bool:
         """Any span has ended. Tells whether a counted call covers it."""
@@ -149,6 +162,13 @@ class Coverage:
             seen += 1
             yield span
 
+    def descendants(self, span_id: int) -> Iterator[ReadableSpan]:
+        """The spans below a span that are still open when it has ended. This looks through all open spans."""
+        for span in tuple(self._open.values()):
+            chain = (span, *self.ancestors(span))
+            if any(one.parent is not None and one.parent.span_id == span_id for one in chain):
+                yield span
+
     def covers(self, span: ReadableSpan) -> bool:
         """Whether an open span is covered by a counted call."""
         return span.context.span_id in self._covered
@@ -169,8 +189,6 @@ class Coverage:
 
     def opened(self, record: CallRecord) -> CountedCall:
         """A call of ours begins. Its span, if it has one, is not yet current; `settled` takes what this gives."""
-        if record.span_id:
-            self._own.add(record.span_id)
         self.cover(trace.get_current_span())
         call = CountedCall(OWN_SCOPE, record.started, frozenset({record.request_model}))
         self._calls.append(call)

@@ -111,16 +111,12 @@ class Pipeline:
 
     def _tell_metrics(self, ledger: Ledger) -> None:
         if self._metrics is not None and self._metrics.is_wanted:
-            ledger.subscribe(self._metrics.tell)
+            ledger.writer.listeners.add(self._metrics.tell, offsets=False)
 
     def guard(self) -> None:
         """Have what is queued written when SIGTERM comes, unless the settings say otherwise."""
         if self.settings.flush_on_sigterm:
-            flush_on_sigterm(self._flush)
-
-    def _flush(self, timeout_s: float) -> None:
-        if self._ledger is not None:
-            self._ledger.flush(timeout_s)
+            flush_on_sigterm(_flush)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and close the ledger, as happens at the end of the process anyway."""
@@ -167,6 +163,11 @@ def pipeline() -> Pipeline:
                     _log.error("%s. The default is used instead", problem)
                 _current = Pipeline(settings)
     return _current
+
+
+def _flush(timeout_s: float) -> None:
+    if _current is not None and _current.is_open:
+        _current.ledger.flush(timeout_s)
 
 
 def use_pipeline(replacement: Pipeline | None) -> Pipeline | None:

@@ -1,5 +1,7 @@
 """The span processor: the door through which spans bring their calls into the ledger, ours and those of others."""
 
+from itertools import chain
+
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
@@ -41,23 +43,19 @@ class LedgerSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's interface
         """Remember the span while it is open: a call below it may be the one that it tells of."""
-        with internal_errors:
+        try:  # for every span of the application: a guard that is entered costs more than all of this
             coverage.started(span)
+        except Exception:  # the guard decides
+            with internal_errors:
+                raise
 
     def on_end(self, span: ReadableSpan) -> None:
         """Enqueue the event of a call; anything wrong is logged, for nobody guards the caller against us."""
-        with internal_errors:
-            context = span.get_span_context()
-            if context is None:
-                return
-            covered = coverage.ended(context.span_id)
-            bound = _bound.pop(context.span_id, None)
-            if bound is not None:
-                record, configured = bound
-                self._written = self._ledger or configured
-                settle(record, self._written)
-            elif is_marked(attributes_of(span)) and coverage.first_look(context.span_id) and not covered:
-                self._count(span)
+        try:
+            self._ended(span)
+        except Exception:  # the guard decides
+            with internal_errors:
+                raise
 
     def shutdown(self) -> None:
         """Write what is queued; the ledger stays open, because calls may still be recorded without a provider."""
@@ -68,6 +66,16 @@ class LedgerSpanProcessor(SpanProcessor):
         with internal_errors:
             return self._written is None or self._written.flush(timeout_millis / 1000)
         return False
+
+    def _ended(self, span: ReadableSpan) -> None:
+        span_id = span.context.span_id
+        covered = coverage.ended(span_id)
+        if span_id in _bound and (bound := take(span_id)) is not None:
+            record, configured = bound
+            self._written = self._ledger or configured
+            settle(record, self._written)
+        elif is_marked(attributes_of(span)) and coverage.first_look(span_id) and not covered:
+            self._count(span)
 
     def _books(self) -> Books:
         from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline is above: it attaches this processor
@@ -88,8 +96,8 @@ class LedgerSpanProcessor(SpanProcessor):
 
 
 def _leaves_it_to_another(said: Inference, span: ReadableSpan) -> bool:
-    """A span without usage leaves the call to one around it that is of the same call and may still learn the usage."""
+    """A span without usage leaves the call to an open one around or below it, which may still learn the usage."""
     if said.usage is not None or said.cost_usd is not None:
         return False
-    around = (outer for outer in coverage.ancestors(span) if operation_of(attributes_of(outer)) is not None)
-    return any(not coverage.covers(outer) for outer in around)
+    others = chain(coverage.ancestors(span), coverage.descendants(said.span_id))
+    return any(operation_of(attributes_of(other)) is not None and not coverage.covers(other) for other in others)

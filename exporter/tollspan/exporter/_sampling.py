@@ -17,8 +17,8 @@ OWN_EVENT_ID = "tollspan.event_id"
 class RecordInference(Sampler):
     """Asks a sampler, and where that drops the span of a call to a model, has it recorded without being sampled.
 
-    What is kept is told by the attributes that a span starts with. An instrumentation that gives none at the start is
-    as far from the ledger as the sampler puts it.
+    What is kept is told by the attributes that a span starts with, or by a known name. An instrumentation that gives
+    neither at the start is as far from the ledger as the sampler puts it.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -36,9 +36,9 @@ class RecordInference(Sampler):
     ) -> SamplingResult:
         """The sampler's own decision, except that the span of a foreign call to a model is never dropped."""
         result = self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
-        if result.decision is not Decision.DROP or not attributes or OWN_EVENT_ID in attributes:
+        if result.decision is not Decision.DROP or (attributes and OWN_EVENT_ID in attributes):
             return result
-        if not is_inference_start(attributes):
+        if not is_inference_start(name, attributes or ()):
             return result
         return SamplingResult(Decision.RECORD_ONLY, attributes, result.trace_state)
 

@@ -30,13 +30,15 @@ def flush_on_sigterm(flush: Callable[[float], object]) -> None:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        with internal_errors:
-            flush(_FLUSH_S)
-        if callable(before):
-            before(number, frame)
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        try:
+            with internal_errors:
+                flush(_FLUSH_S)
+        finally:  # whatever that meets, the signal has its effect
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
 
     _installed = handle
     signal.signal(signal.SIGTERM, handle)

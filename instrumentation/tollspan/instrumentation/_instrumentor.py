@@ -13,7 +13,7 @@ from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
 from ._patching import INSTALLATION
-from ._spans import use_provider
+from ._spans import provider_in_use, use_provider
 
 _log = logging.getLogger("tollspan.instrumentation")
 
@@ -30,8 +30,8 @@ def instrument(tracer_provider: TracerProvider | None = None, meter_provider: Me
         if line.settings.disabled:
             return
         if tracer_provider is not None:
-            line.attach(tracer_provider)
             use_provider(tracer_provider)
+        line.attach(provider_in_use())  # at once, for calls that only spans of others tell of
         line.guard()
         line.measure(meter_provider)
         INSTALLATION.install()

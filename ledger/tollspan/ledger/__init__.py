@@ -27,7 +27,8 @@ from ._figures import (
 )
 from ._guard import internal_errors
 from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
-from ._journal import Beginning, Segment
+from ._journal import Segment
+from ._journal_format import Beginning
 from ._ledger import Ledger, open_ledger
 from ._listeners import Listener
 from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd

@@ -16,7 +16,7 @@ _COLUMNS = ", ".join(("offset", *INDEXED))
 
 def extend_index(store: SQLiteStore, piece: int = PIECE) -> bool:
     """Index the next piece if there is a whole one; on the thread that writes. Raises LedgerUnavailable."""
-    start = store.fact("indexed_up_to")
+    start, pruned = store.fact("indexed_up_to"), store.fact("pruned_ms")
     end = start + piece
     if store.latest_offset() < end:
         return False
@@ -24,7 +24,8 @@ def extend_index(store: SQLiteStore, piece: int = PIECE) -> bool:
     keys = sorted((end, key, offset) for key, offset in lookup_keys(rows))
     runs = {row["run_id"]: row["offset"] for row in reversed(rows) if row["run_id"] is not None}
     with store.transaction() as connection:
-        if store.fact("indexed_up_to") == start:  # another process may have done it meanwhile
+        # Another process may have done it meanwhile, or pruned some of these.
+        if (store.fact("indexed_up_to"), store.fact("pruned_ms")) == (start, pruned):
             connection.executemany("INSERT INTO lookup VALUES (?, ?, ?)", keys)
             connection.executemany("INSERT INTO run VALUES (?, ?, ?)", [(end, *run) for run in sorted(runs.items())])
             connection.execute("INSERT OR REPLACE INTO ledger_fact VALUES ('indexed_up_to', ?)", (end,))

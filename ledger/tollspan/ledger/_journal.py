@@ -2,9 +2,6 @@
 
 A process that is killed, however, leaves its file behind; whoever opens the ledger next stores what stands in it. The
 page cache survives the end of a process, so nothing is synced here: the loss of power is what strict holds are for.
-
-A line is a frame: length and CRC-32 of the JSON in hexadecimal, then the JSON. Without a checksum more than half of all
-single damaged bits would pass as other events.
 """
 
 import errno
@@ -12,51 +9,20 @@ import logging
 import os
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
-
-from ._events import Charge, LedgerEvent
-from ._owners import ASIDE_SUFFIX, JOURNAL_SUFFIX, Owner
-from ._rows import COLUMNS, Row, from_row
+from ._journal_format import Beginning, beginning_line, event_line, header_line, set_aside
+from ._owners import Owner
+from ._rows import Row
 
 _log = logging.getLogger("tollspan.ledger")
 
-FORMAT = 1
 _FULL_BYTES = 1_000_000
 _TRY_AGAIN_S = 1.0
-_BEGIN = "begin"
-_HEADER = {"tollspan_journal": FORMAT, "columns": COLUMNS}
-
-
-class Beginning(NamedTuple):
-    """A call that is about to be sent, and what to count if its process is never heard of again.
-
-    `estimate` is in nano-USD; None is unpriced, and `reason` says why. `started` is in epoch seconds.
-    """
-
-    call_id: bytes
-    started: float
-    operation: str
-    provider: str | None
-    model: str | None
-    estimate: int | None
-    reason: str | None
-    trace_id: str | None = None
-    span_id: str | None = None
-    profile_id: str | None = None
-    user_id: str | None = None
-    session_id: str | None = None
-    run_id: str | None = None
-    tags: Mapping[str, str] = MappingProxyType({})
-    charges: tuple[Charge, ...] = ()
 
 
 class Segment:
@@ -135,13 +101,13 @@ class Journal:
 
     def append(self, row: Row, release: bytes | None) -> Segment | None:
         """Write an event, and the hold that it settles; None where it cannot be written now: `last_error` says why."""
-        return self._write((release, *row)) if self.enabled else None
+        return self._write(event_line, row, release) if self.enabled else None
 
     def begin(self, beginning: Beginning) -> Segment | None:
         """Note that a call is about to be sent; its settlement is to give the segment back."""
         if not self.enabled:
             return None
-        segment = self._write({_BEGIN: (*beginning[:-2], dict(beginning.tags), beginning.charges)})
+        segment = self._write(beginning_line, beginning)
         if segment is not None:
             segment.calls.append(None)
         return segment
@@ -152,11 +118,10 @@ class Journal:
         if segment is not None and segment.size > _FULL_BYTES:
             self._retire(segment)
         if self._old:
-            gone = [old for old in self._old if old.complete and not old.spilled]
-            for old in gone:
+            for old in [old for old in self._old if old.complete and not old.spilled]:
                 with suppress(OSError):  # the folder cannot be written now; what stays is replayed, and known by then
                     old.remove()
-            self._old = [old for old in self._old if old not in gone]
+                self._old.remove(old)
 
     def to_read_back(self) -> list[Segment]:
         """The files with events that are not in memory, and which nobody writes any more."""
@@ -165,12 +130,14 @@ class Journal:
             self._retire(segment)
         return [old for old in self._old if old.spilled and old.readable]
 
-    def close(self) -> bool:
-        """Remove what is in the ledger; whether that is all. The next event begins a new file."""
-        if self._segment is not None:
-            self._retire(self._segment)
-        self.tidy()
-        return not self._old
+    def close(self, leave: Callable[[], None]) -> None:
+        """Remove what is in the ledger, and `leave` if that is all: nobody begins a new file meanwhile."""
+        with self._opening:
+            if self._segment is not None:
+                self._retire(self._segment)
+            self.tidy()
+            if not self._old:
+                leave()
 
     def forget(self) -> None:
         """In a forked child: the files are the parent's."""
@@ -178,9 +145,9 @@ class Journal:
             segment.close()
         self._reset()
 
-    def _write(self, what: Any) -> Segment | None:
+    def _write(self, line: Callable[..., bytes], *what: Any) -> Segment | None:
         try:
-            frame = framed(orjson.dumps(what, default=bytes.hex))
+            frame = line(*what)
         except TypeError:
             return None  # nor can the ledger store it; the writer says so
         while True:
@@ -217,7 +184,7 @@ class Journal:
         self._count += 1
         segment = Segment(self._owner.journal_path(self._count))
         try:
-            header = framed(orjson.dumps(_HEADER))
+            header = header_line()
             if os.write(segment.descriptor, header) < len(header):
                 raise _full(segment)
         except OSError:
@@ -245,97 +212,5 @@ class Journal:
         self._retry_at = time.monotonic() + _TRY_AGAIN_S
 
 
-@dataclass(slots=True)
-class Contents:
-    """What a journal file holds: events with the holds they settle; beginnings; and how many damaged lines.
-
-    `foreign` is a file of a version that this tollspan does not know.
-    """
-
-    events: list[tuple[bytes | None, LedgerEvent]] = field(default_factory=list)
-    beginnings: list[Beginning] = field(default_factory=list)
-    damaged: int = 0
-    foreign: bool = False
-
-
 def _full(segment: Segment) -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(segment.path))
-
-
-def framed(body: bytes) -> bytes:
-    """A line of a journal. It begins with a line break too, or a line that was torn before it would take it along."""
-    return b"\n%08x %08x %b\n" % (len(body), zlib.crc32(body), body)
-
-
-def read_journal(path: Path) -> Contents:
-    """What a journal file holds. Raises OSError."""
-    contents = Contents()
-    data = path.read_bytes()
-    if not data:  # its process was killed between making and using it
-        return contents
-    frames = _frames(data)
-    header = next(frames, None)
-    columns = COLUMNS if header is None else _columns(header)
-    if columns is None:
-        contents.foreign = True
-        return contents
-    contents.damaged = int(header is None)
-    for body in frames:
-        try:
-            _take(contents, columns, orjson.loads(body or b""))
-        except Exception:  # noqa: BLE001 - however a line is wrong, the others are good
-            contents.damaged += 1
-    return contents
-
-
-def _take(contents: Contents, columns: Sequence[str], found: Any) -> None:
-    if isinstance(found, dict):
-        contents.beginnings.append(_beginning(found))
-    else:
-        release, *values = found
-        contents.events.append((_bytes(release), from_row(_named(columns, values))))
-
-
-def set_aside(path: Path) -> Path:
-    """Keep a file that holds what could not be stored where nobody reads it again; gives its new path."""
-    aside = path.with_name(path.name + ASIDE_SUFFIX)
-    path.replace(aside)
-    return aside
-
-
-def _frames(data: bytes) -> Iterator[bytes | None]:
-    """The bodies of the lines; None for a damaged one. The JSON that we write has no line break in it."""
-    for line in filter(None, data.split(b"\n")):
-        body = line[18:]
-        try:
-            sound = int(line[:8], 16) == len(body) and int(line[9:17], 16) == zlib.crc32(body)
-        except ValueError:
-            sound = False
-        yield body if sound else None
-
-
-def _columns(header: bytes) -> Sequence[str] | None:
-    found = orjson.loads(header)
-    known = isinstance(found, dict) and found.get("tollspan_journal") == FORMAT
-    return list(found["columns"]) if known else None
-
-
-def _named(columns: Sequence[str], values: list[Any]) -> dict[str, Any]:
-    row = dict.fromkeys(COLUMNS) | dict(zip(columns, values, strict=True))
-    for name in ("event_id", "call_id", "trace_id", "span_id"):
-        row[name] = _bytes(row[name])
-    return {**row, "offset": None}
-
-
-def _beginning(found: dict[str, Any]) -> Beginning:
-    call_id, *rest, charges = found[_BEGIN]
-    return Beginning._make((bytes.fromhex(call_id), *rest, tuple(Charge(**charge) for charge in charges)))
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return bytes.fromhex(text) if text else None
-
-
-def journals_of(owner: str, folder: Path) -> list[Path]:
-    """The journal files of an owner, oldest first."""
-    return sorted(folder.glob(f"{owner}.*{JOURNAL_SUFFIX}"))

@@ -391,6 +391,7 @@ class Ledger:
         """
         if keep_days < 1:
             raise ValueError(f"{keep_days} days are too few: calls of the last day are always kept; write 1 or more")
+        self.recover()  # what dead processes left may be older than what is kept
         self.flush()
         before = time.time() - keep_days * _DAY_S
         total = Pruned()

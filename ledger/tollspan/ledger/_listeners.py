@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 from ._events import LedgerEvent
@@ -11,25 +11,35 @@ from ._events import LedgerEvent
 _log = logging.getLogger("tollspan.ledger")
 
 Listener = Callable[[Sequence[LedgerEvent]], None]
+_Told = tuple[int, tuple[LedgerEvent, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    listener: Listener
+    offsets: bool
 
 
 class Listeners:
     """The listeners of one ledger in one process. One that raises is logged, and the others go on."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Listener, ...] = ()
+        self._listeners: tuple[_Own, ...] = ()
         self._changing = threading.Lock()
         self.restart()
 
     def restart(self) -> None:
         """Begin anew in a forked child, which has the listeners and not the thread."""
         self._changing = threading.Lock()
-        self._queue: SimpleQueue[tuple[LedgerEvent, ...] | threading.Event] = SimpleQueue()
+        self._queue: SimpleQueue[_Told | threading.Event] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def add(self, listener: Listener) -> Callable[[], None]:
-        """Call a listener after each commit from now on; what is given back takes it away again."""
-        own = partial(listener)  # the same function may listen twice, and is then taken away once
+    def add(self, listener: Listener, *, offsets: bool = True) -> Callable[[], None]:
+        """Call a listener after each commit from now on; what is given back takes it away again.
+
+        Without `offsets` it gets the events as they were handed over, and no copy of each is made.
+        """
+        own = _Own(listener, offsets)  # the same function may listen twice, and is then taken away once
         with self._changing:
             self._listeners = (*self._listeners, own)
 
@@ -43,11 +53,7 @@ class Listeners:
         """Hand on what was committed; the last event has the offset `latest`. Called by the writer's thread."""
         if not self._listeners or not events:
             return
-        for offset, event in enumerate(events, start=latest - len(events) + 1):
-            object.__setattr__(
-                event, "offset", offset
-            )  # it is stored now; a copy of each would cost as much as storing
-        self._queue.put(tuple(events))
+        self._queue.put((latest - len(events) + 1, tuple(events)))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="tollspan-listeners", daemon=True)
             self._thread.start()
@@ -65,8 +71,15 @@ class Listeners:
             if isinstance(told, threading.Event):
                 told.set()
                 continue
-            for listener in self._listeners:
+            listeners = self._listeners
+            numbered = _numbered(*told) if any(one.offsets for one in listeners) else ()
+            for one in listeners:
                 try:
-                    listener(told)
+                    one.listener(numbered if one.offsets else told[1])
                 except Exception:  # noqa: BLE001 - it is the application's, and the next ones must be told all the same
                     _log.exception("a listener of the ledger failed")
+
+
+def _numbered(first: int, events: Sequence[LedgerEvent]) -> tuple[LedgerEvent, ...]:
+    """Copies with their offsets: the events themselves belong to those who made them."""
+    return tuple(replace(event, offset=offset) for offset, event in enumerate(events, start=first))

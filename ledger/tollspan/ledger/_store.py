@@ -107,12 +107,11 @@ class SQLiteStore:
             self._connection = self._reader = None
             self._pricing.forget()
 
-    def retire(self, *, keep_owner: bool = False) -> None:
-        """Close, and stop being an owner unless holds of this process are open, or it has a journal to be read."""
+    def leave(self) -> None:
+        """Stop being an owner, unless holds of this process are open."""
         with contextlib.suppress(LedgerUnavailable):
-            if self.owner.known_name and not keep_owner and not self.holds_of(self.owner.known_name):
+            if self.owner.known_name and not self.holds_of(self.owner.known_name):
                 self.owner.leave()
-        self.close()
 
     def copy_to(self, path: Path) -> None:
         """Copy the ledger as it is at one moment, while others write. Raises LedgerUnavailable.

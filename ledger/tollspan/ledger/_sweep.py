@@ -13,7 +13,8 @@ from pathlib import Path
 from ._batch import Entry
 from ._errors import LedgerUnavailable
 from ._events import LedgerEvent, event_id_for
-from ._journal import Beginning, Contents, Segment, journals_of, read_journal, set_aside
+from ._journal import Segment
+from ._journal_format import Beginning, Contents, journals_of, read_journal, set_aside
 from ._money import to_usd
 from ._owners import owners_folder, owners_with_a_file, taken_over
 from ._rows import from_row

@@ -20,7 +20,8 @@ from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Balance, Grant, Refusal
-from ._journal import Beginning, Journal, Segment
+from ._journal import Journal, Segment
+from ._journal_format import Beginning
 from ._listeners import Listeners
 from ._queue import EventQueue, Item
 from ._store import Definition, Outcome, SQLiteStore
@@ -136,6 +137,8 @@ class Writer:
     def settle_at_hold(self, hold_id: bytes, reason: str) -> None:
         """Settle a call whose own settlement failed: what it held becomes estimated spend, so that no room is lost."""
         self.defer(partial(self._settle_at_hold, hold_id, reason))
+        self.start()
+        self._nudge()
 
     def recover(self) -> Recovered:
         """Make good what dead processes left, and say what was found. Raises LedgerUnavailable."""
@@ -179,7 +182,8 @@ class Writer:
             thread.join(timeout_s)
         self._stop = False
         if self.store_lock.acquire(timeout=timeout_s):
-            self._store.retire(keep_owner=not self.journal.close())
+            self.journal.close(self._store.leave)
+            self._store.close()
             self.store_lock.release()
         self.listeners.drain(timeout_s)
         return self.pending
@@ -371,7 +375,7 @@ class Writer:
             if entry.segment is not None:
                 entry.segment.suspect = True  # the journal's file is set aside
             if entry.release is not None and not entry.substitute:
-                self.settle_at_hold(entry.release, "its settlement could not be stored")  # it may have been billed
+                self._settle_at_hold(entry.release, "its settlement could not be stored")  # it may have been billed
         self._queue.stored(batch)
 
     def _settle_at_hold(self, hold_id: bytes, reason: str) -> None:

@@ -9,7 +9,7 @@ from opentelemetry.trace import StatusCode
 
 from ._documents import id_in, parse
 from ._inference import Inference
-from ._tables import DIALECTS, MARKERS, START_PREFIXES, Dialect, Names
+from ._tables import DIALECTS, MARKERS, START_NAMES, START_PREFIXES, Dialect, Names
 from ._usage import number, usage_of
 
 _NANO = 1e9
@@ -18,9 +18,10 @@ _NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 def attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
     """The attributes of a span, as a dict where the SDK lets us at it: the public view costs 3 us to look through."""
-    bounded = getattr(span, "_attributes", None)
-    plain = getattr(bounded, "_dict", None)
-    return plain if plain is not None else (span.attributes or _NO_ATTRIBUTES)
+    try:
+        return span._attributes._dict  # type: ignore[no-any-return,union-attr] # noqa: SLF001 - as said
+    except AttributeError:
+        return span.attributes or _NO_ATTRIBUTES
 
 
 def is_marked(attributes: Mapping[str, Any]) -> bool:
@@ -28,9 +29,9 @@ def is_marked(attributes: Mapping[str, Any]) -> bool:
     return not MARKERS.isdisjoint(attributes)
 
 
-def is_inference_start(attributes: Iterable[str]) -> bool:
-    """Whether a span that is about to start with these attributes may be of a call to a model."""
-    return any(name.startswith(START_PREFIXES) for name in attributes)
+def is_inference_start(name: str, attributes: Iterable[str]) -> bool:
+    """Whether a span that is about to start with this name and these attributes may be of a call to a model."""
+    return name.endswith(START_NAMES) or any(attribute.startswith(START_PREFIXES) for attribute in attributes)
 
 
 def operation_of(attributes: Mapping[str, Any]) -> str | None:

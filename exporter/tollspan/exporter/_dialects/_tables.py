@@ -220,6 +220,8 @@ MARKERS = frozenset(
 
 # What tells such a span when it starts. OpenInference names its kind later.
 START_PREFIXES = ("gen_ai.", "llm.", "openinference.span.kind", "embedding.")
+# OpenLLMetry starts its spans of LangChain's calls, and of the responses API, with nothing but a name.
+START_NAMES = (".chat", ".completion", "openai.response")
 
 DOCUMENT_USAGE: Mapping[str, Names] = {
     "tokens_in": ("prompt_tokens", "input_tokens"),
