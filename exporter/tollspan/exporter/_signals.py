@@ -4,7 +4,9 @@ By default SIGTERM ends a process on the spot. Servers such as uvicorn stop grac
 no handler of `atexit` ever runs.
 """
 
+import _thread
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -31,8 +33,7 @@ def flush_on_sigterm(flush: Callable[[float], object]) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         try:
-            with internal_errors:
-                flush(_FLUSH_S)
+            _in_another_thread(flush)
         finally:  # whatever that meets, the signal has its effect
             if callable(before):
                 before(number, frame)
@@ -42,3 +43,22 @@ def flush_on_sigterm(flush: Callable[[float], object]) -> None:
 
     _installed = handle
     signal.signal(signal.SIGTERM, handle)
+
+
+def _in_another_thread(flush: Callable[[float], object]) -> None:
+    """Call `flush`, and wait for it no longer than its time limit.
+
+    The signal may have come while this thread held any lock, also one of those that it takes to start a Thread or to
+    set an Event: so nothing is used here but a bare thread and a pipe.
+    """
+    done, tell = os.pipe()
+
+    def work() -> None:
+        try:
+            with internal_errors:
+                flush(_FLUSH_S)
+        finally:
+            os.write(tell, b"x")
+
+    _thread.start_new_thread(work, ())
+    select.select([done], [], [], _FLUSH_S)

@@ -9,7 +9,9 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any
 
-from tollspan.exporter import CallRecord, pipeline, settlement
+from opentelemetry.trace import get_current_span
+
+from tollspan.exporter import CallRecord, coverage, pipeline, settlement
 from tollspan.ledger import fetched_call_id, internal_errors
 
 from ._billing import book
@@ -34,6 +36,7 @@ def overheard(request: Any, response: Any, tap: type[Any]) -> Any:
     with internal_errors:
         if response.status_code >= 400:  # noqa: PLR2004 - HTTP: from here on, errors
             return response
+        coverage.cover(get_current_span())  # if others make spans of polls, these count no call
         if hasattr(response, "_content"):
             _count(request.url, response.content)
             return response
@@ -56,8 +59,9 @@ def _count(url: Any, body: bytes) -> None:
     _counted[facts.response_id] = None
     while len(_counted) > _REMEMBERED:
         _counted.popitem(last=False)
-    line = pipeline()
-    line.ledger.writer.put(settlement(_record(url, facts, facts.response_id, facts.created)))
+    record = _record(url, facts, facts.response_id, facts.created)
+    coverage.settled(coverage.opened(record), record)
+    pipeline().ledger.writer.put(settlement(record))
 
 
 def _record(url: Any, facts: ResponseFacts, response_id: str, created: float) -> CallRecord:

@@ -71,6 +71,7 @@ class Writer:
         self._wake = threading.Event()
         self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
+        self._last: Ticket[None] = Ticket()
         self._data_version: tuple[int, int] | None = None
         self._retry_at, self._backoff = 0.0, _BACKOFF_S[0]
 
@@ -169,15 +170,17 @@ class Writer:
                     self._thread = thread
 
     def close(self, timeout_s: float) -> int:
-        """Write what is queued, end the thread, close the file; gives back how many events could not be written.
+        """Write what is queued now, end the thread, close the file; gives back how many events are not written.
 
         Takes no longer than twice `timeout_s` seconds, even where another process stands still in a write of its own.
         """
+        self._last = Ticket()
         self._stop = True
         if self.pending:
             self.start()
         thread = self._thread
         if thread is not None:
+            self._queue.put_marked(None, self._last)
             self._wake.set()
             thread.join(timeout_s)
         self._stop = False
@@ -235,11 +238,11 @@ class Writer:
                 return
 
     def _ended(self) -> bool:
-        """Whether all is written, or cannot be, so that the thread ends; whoever enqueues after this starts another."""
+        """Whether all that was there is written, or cannot be, and the thread ends; later events start another one."""
         with self._start_lock:
             self._thread = None
             left = self._queue or self._line or self._deferred
-            if left and not self.counts.last_error:
+            if left and not self._last.settled and not self.counts.last_error:
                 self._thread = threading.current_thread()
                 return False
         return True
