@@ -207,6 +207,25 @@ def test_a_settlement_that_cannot_be_stored_leaves_its_hold_as_spend(ledger):
     assert ledger.spend_today() == 0.5
 
 
+def test_a_hold_that_was_never_stored_leaves_no_cancel(ledger, monkeypatch):
+    """Where a commit fails and it turns out that nothing of it is stored, nothing is there to be given back."""
+    ledger.append(commit())
+    write = ledger.store.write
+
+    def fail(*_arguments):
+        error = LedgerUnavailable("the disk is full")
+        error.uncertain = True
+        raise error
+
+    monkeypatch.setattr(ledger.store, "write", fail)
+    with pytest.raises(LedgerUnavailable):
+        ledger.writer.ask(a_request(requests_limit(1))).wait(5)
+    monkeypatch.setattr(ledger.store, "write", write)
+    until(ledger.flush)
+    assert [event.event_type for event in ledger.tail()] == ["commit"]
+    assert ledger.balance(B) == Balance()
+
+
 def test_a_hold_that_cannot_be_described_is_answered_with_the_error(ledger):
     """A request whose event cannot be made gets that error, and the others of its batch their answers."""
     bad = a_request(requests_limit(5))

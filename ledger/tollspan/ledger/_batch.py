@@ -31,7 +31,8 @@ SPENDING = frozenset({"commit", "adjust", "retry"})
 class Entry:
     """An event to append; the hold (its event id) and the journal's note of the call's beginning that it settles.
 
-    One that is a `substitute` stands for a settlement that could not be stored. It is queued once: `segment` is where
+    One that is a `substitute` stands for a settlement that could not be stored; one `if_held` is stored only where its
+    hold turns out to be open. It is queued once: `segment` is where
     the journal has it, and `error` what came of it where it could not be stored.
     """
 
@@ -39,6 +40,7 @@ class Entry:
     release: bytes | None = None
     begun: Segment | None = None
     substitute: bool = False
+    if_held: bool = False
     segment: Segment | None = field(default=None, init=False)
     error: Exception | None = field(default=None, init=False)
     row: Row = field(init=False)
@@ -90,18 +92,24 @@ class Batch:
         """Store the events that are new and count them; replays and conflicts count nothing."""
         if not entries:
             return 0, {}
-        if not any(entry.event.response_id is not None and is_fetched(entry.event) for entry in entries):
+        if not any(map(_depends, entries)):
             return self._append(entries)
         duplicates = 0
         conflicts: dict[int, str] = {}
-        for i, entry in enumerate(entries):  # what an answer that was fetched again adds depends on those before it
-            again = is_fetched(entry.event)
-            added = [Entry(event) for event in uncounted(self._connection, entry.event)] if again else [entry]
+        for i, entry in enumerate(entries):
+            added = self._added(entry) if _depends(entry) else [entry]
             known, wrong = self._append(added)
             duplicates += known or not added
             if wrong:
                 conflicts[i] = wrong[0]
         return duplicates, conflicts
+
+    def _added(self, entry: Entry) -> list[Entry]:
+        """What an entry adds that depends on what is stored."""
+        if entry.if_held:
+            held = self._connection.execute("SELECT 1 FROM open_hold WHERE hold_id = ?", (entry.release,)).fetchone()
+            return [entry] if held else []
+        return [Entry(event) for event in uncounted(self._connection, entry.event)]
 
     def _append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         fresh, conflicts = self._insert([entry.row for entry in entries])
@@ -228,6 +236,11 @@ class Batch:
         if counters is None:
             counters = self._counters[key] = list(balance_of(self._connection, key))
         return counters
+
+
+def _depends(entry: Entry) -> bool:
+    """Whether what an entry adds depends on those before it: of a hold that may not be there, or an answer fetched."""
+    return entry.if_held or (entry.event.response_id is not None and is_fetched(entry.event))
 
 
 def hold_charges(limits: Sequence[Limit], grant: Grant) -> tuple[Charge, ...]:

@@ -361,7 +361,7 @@ class Writer:
         wake([a.ticket for a in asking if a.ticket.answer(None, error)])
         if error.uncertain:
             for asked in asking:
-                self._give_back(asked.request)
+                self.put(Entry(asked.request.withdraw(), asked.request.hold_id, if_held=True))
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
