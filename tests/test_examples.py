@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,15 @@ def test_wait(run):
         most = max(most, total + sum(held.values()))
     assert (len(of(events, "commit")), held) == (20, {})
     assert 0.02 < most <= 0.03
+
+
+def test_alerts(run):
+    """The listener hears of what is on disk: it tells once, and by its offset, which call passed the amount."""
+    lines, events = run("alerts.py")
+    totals = [sum(e.spend_usd for e in events[: n + 1]) for n in range(len(events))]
+    passed = next(n for n, total in enumerate(totals, start=1) if total > Decimal("0.001"))
+    assert lines == [f"event {passed}: spend has passed 0.001 USD with a call of {events[0].model}"]
+    assert len(events) == 5
 
 
 def test_own_provider(run):
