@@ -22,7 +22,7 @@ from tollspan.ledger import (
 )
 
 from ._metrics import LedgerMetrics
-from ._processor import LedgerSpanProcessor, bind, take
+from ._processor import LedgerSpanProcessor, bind, keep_books_in, take
 from ._record import CallRecord
 from ._sampling import record_unsampled
 from ._settle import settle
@@ -163,6 +163,9 @@ def pipeline() -> Pipeline:
                     _log.error("%s. The default is used instead", problem)
                 _current = Pipeline(settings)
     return _current
+
+
+keep_books_in(pipeline)
 
 
 def _flush(timeout_s: float) -> None:

@@ -1,5 +1,6 @@
 """The span processor: the door through which spans bring their calls into the ledger, ours and those of others."""
 
+from collections.abc import Callable
 from itertools import chain
 
 from opentelemetry.context import Context
@@ -15,6 +16,17 @@ from ._settle import settle
 
 _bound: dict[int, tuple[CallRecord, Ledger]] = {}
 """Records of spans that are about to end, and the ledgers they are meant for, by span id."""
+
+
+def _configured() -> Books:
+    """The books of the process, which the pipeline puts in this place: it is above, and attaches this processor."""
+    raise RuntimeError("no pipeline is there yet")
+
+
+def keep_books_in(books: Callable[[], Books]) -> None:
+    """Say where foreign calls are accounted by a processor that is not told."""
+    global _configured  # noqa: PLW0603 - a process has one pipeline at a time
+    _configured = books
 
 
 def bind(span_id: int, record: CallRecord, ledger: Ledger) -> None:
@@ -78,9 +90,7 @@ class LedgerSpanProcessor(SpanProcessor):
             self._count(span)
 
     def _books(self) -> Books:
-        from ._pipeline import pipeline  # noqa: PLC0415 - the pipeline is above: it attaches this processor
-
-        return pipeline()
+        return _configured()
 
     def _count(self, span: ReadableSpan) -> None:
         """The call of a foreign span, unless it is counted already."""
