@@ -1,4 +1,4 @@
-"""One tracer provider and one local provider for all tests, one ledger for each. Skipped where no peer is installed."""
+"""One tracer provider and one local provider for all tests, one ledger for each."""
 
 import contextlib
 import os
@@ -9,20 +9,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from peers import CACHED, IN, NEEDED, OUT, PEERS, instrumented_by, missing, restored
+from peers import CACHED, IN, OUT, instrumented_by, restored
 
 from tollspan.console import Answer, LocalProvider
 from tollspan.exporter import pipeline
 from tollspan.instrumentation import instrument, uninstrument
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look at the network when it is imported
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _peers():
-    absent = missing([*NEEDED, *(module for rows in PEERS.values() for module, _ in rows)])
-    if absent:
-        pytest.skip(f"these need the packages of .ci/peers.txt; not installed: {', '.join(absent)}")
 
 
 @pytest.fixture(scope="session")

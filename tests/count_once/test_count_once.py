@@ -1,7 +1,11 @@
 """However many instrumentations see a call, in whatever order they came, it is one commit with the usage billed."""
 
 import pytest
-from peers import CACHED, IN, OUT, PEERS, WAYS
+from peers import CACHED, IN, NEEDED, OUT, PEERS, WAYS, missing
+
+if absent := missing([*NEEDED, *(module for rows in PEERS.values() for module, _ in rows)]):
+    needed = f"these need the packages of .ci/peers.txt; not installed: {', '.join(absent)}"
+    pytest.skip(needed, allow_module_level=True)
 
 SETS = [*((peer,) for peer in PEERS), ("openllmetry", "openinference"), ("openinference", "official"), tuple(PEERS)]
 EACH_SET = pytest.mark.parametrize("peers", SETS, ids="+".join)
