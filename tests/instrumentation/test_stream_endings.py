@@ -291,8 +291,9 @@ def test_an_abandoned_stream_is_settled_without_another_call(provider, seen):
 
 LEFT_OPEN = f"""
 import os, sys
-from tollspan.instrumentation import instrument
-instrument()
+if "bare" not in sys.argv:
+    from tollspan.instrumentation import instrument
+    instrument()
 import openai, anthropic
 url, ask = os.environ["PROVIDER"], [{{"role": "user", "content": "Hello"}}]
 ours = openai.OpenAI(base_url=url + "/v1", api_key="x")
@@ -312,11 +313,16 @@ if "fork" in sys.argv:
 
 @pytest.mark.parametrize("arguments", [(), ("fork",)], ids=["alone", "with-a-child"])
 def test_a_stream_that_is_open_when_the_process_ends(provider, ledger_path, arguments):
-    """Streams left open at the end of a process, and of a forked child, are settled once, and the process does end."""
-    environment = {**os.environ, "PROVIDER": provider.url}
-    command = [sys.executable, "-c", LEFT_OPEN, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
-    assert (done.returncode, done.stderr) == (0, "")
+    """Streams left open at the end of a process, and of a forked child, are settled once, and it ends as without us."""
+
+    def run(*more):
+        # Python 3.12 warns of every fork beside a thread.
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LEFT_OPEN, *arguments, *more]
+        environment = {**os.environ, "PROVIDER": provider.url}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+        return done.returncode, done.stderr
+
+    assert run() == run("bare")  # 0, but for Python 3.13.0, which crashes with such a stream
     with Ledger.from_file(ledger_path) as ledger:
         events = list(ledger.events)
     assert [(e.event_type, e.status, e.estimated) for e in events] == [("commit", "cancelled", True)] * (
