@@ -1,6 +1,7 @@
 """Answers that are fetched again: a background response counts once, with the usage that a poll brings."""
 
 import importlib
+import inspect
 import json
 
 import openai
@@ -86,7 +87,15 @@ def spend():
 
 
 def ask(client, **options):
-    return client.responses.create(model="gpt-4o-mini", input="Hello", max_output_tokens=2000, **options)
+    # Older versions of the SDK know no background, but send what they are given.
+    return client.responses.create(model="gpt-4o-mini", input="Hello", max_output_tokens=2000, extra_body=options)
+
+
+def stream_of(client, ident):
+    """Read an answer that is kept as a stream, where this version of the SDK can."""
+    if "stream" not in inspect.signature(client.responses.retrieve).parameters:
+        pytest.skip("this version of the SDK fetches no streams")
+    return list(client.responses.retrieve(ident, stream=True))
 
 
 def test_a_background_response_counts_once_at_what_it_cost(client):
@@ -130,7 +139,7 @@ def test_a_response_that_was_counted_at_once_is_not_counted_again(client):
     answer = ask(client)
     for _ in range(4):
         client.responses.retrieve(answer.id)
-    list(client.responses.retrieve(answer.id, stream=True))
+    stream_of(client, answer.id)
     assert [(event.event_type, event.usage["tokens_out"]) for event in events()] == [("commit", 500)]
     assert spend() == COST
 
@@ -150,7 +159,7 @@ def test_a_response_of_somebody_else_counts_once(client):
 def test_a_stream_of_a_kept_response_counts(client):
     """Where a background response is followed by a stream, the usage comes with its last event."""
     ask(client, background=True)
-    list(client.responses.retrieve("resp_abc", stream=True))
+    stream_of(client, "resp_abc")
     assert spend() == COST
     assert pipeline().ledger.balance(("", "", CREATED // 86400 * 86400)) == Balance()  # it counts when the call began
 

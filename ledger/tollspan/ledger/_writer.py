@@ -241,8 +241,9 @@ class Writer:
         """Whether all that was there is written, or cannot be, and the thread ends; later events start another one."""
         with self._start_lock:
             self._thread = None
-            left = self._queue or self._line or self._deferred
-            if left and not self._last.settled and not self.counts.last_error:
+            left = self._queue or self._line
+            done = self._last.settled or self.counts.last_error
+            if self._deferred or (left and not done):  # what is deferred may still become an event
                 self._thread = threading.current_thread()
                 return False
         return True
