@@ -76,7 +76,7 @@ def test_export_is_bounded_by_instants(path, bounds, count):
 
 def test_export_as_parquet_fills_a_folder(path, tmp_path):
     """Other programs read the folder as one table."""
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
     assert run("export out --format parquet", path).stdout == "3 events exported to out\n"
     assert sum(parquet.read_table(tmp_path / "out")["spend_usd"].to_pylist()) == Decimal("0.03")
 

@@ -1,6 +1,7 @@
 """The metrics of the ledger, read with the real SDK."""
 
 import os
+import threading
 from decimal import Decimal
 
 import pytest
@@ -109,7 +110,17 @@ def test_a_balance_in_memory_that_is_behind_shows(line, reader):
     with line.ledger.writer.store_lock, Ledger(line.ledger.path) as other:
         other.append(settlement(a_record(started=a_record().started, cost=500)).event)
         assert value(reader, "tollspan.balance.difference") == 500
-    assert value(reader, "tollspan.balance.warm_races") >= 0
+
+
+def test_those_who_wait_for_what_another_one_loads_are_counted(line, reader):
+    """Two threads that want the same balance for the first time: one reads it, the other waits, and that is counted."""
+    before, loading = value(reader, "tollspan.balance.warm_races"), line.ledger._loading
+    with loading._lock:
+        other = threading.Thread(target=line.ledger.cached_balance, args=(("", "", 0),))
+        other.start()
+        other.join(0.2)  # it stands at the lock
+    other.join(5)
+    assert value(reader, "tollspan.balance.warm_races") == before + 1
 
 
 def test_nobody_listens_where_nobody_collects(tmp_path):

@@ -13,7 +13,14 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    NoOpTracerProvider,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 from records import a_record
 
 from tollspan.exporter import Pipeline
@@ -161,7 +168,9 @@ def test_a_remote_parent_that_is_not_sampled(ledger):
 
 def test_what_has_no_sampler_is_left_alone():
     """A provider of another kind, such as one of the API only, is no error."""
-    record_unsampled(object())
+    provider = NoOpTracerProvider()
+    record_unsampled(provider)
+    assert vars(provider) == {}
 
 
 def test_our_own_calls_at_a_rate_of_nothing(ledger):

@@ -556,7 +556,7 @@ def _folder(tmp_path, monkeypatch):
 
 def rows(folder):
     """The rows of all parts."""
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
     return [row for path in parts(folder) for row in parquet.read_table(folder / path).to_pylist()]
 
 

@@ -124,7 +124,7 @@ def test_the_file_of_a_dead_owner_without_holds_is_removed(ledger, holder):
 
 def test_a_lock_is_never_held_on_a_file_that_is_gone(tmp_path, monkeypatch):
     """Who waited for a lock while its file was removed takes it on a new file, where others meet it."""
-    fcntl = pytest.importorskip("fcntl")
+    fcntl = pytest.importorskip("fcntl", reason="this system has no flock")
     path, flock, waits = tmp_path / "file", fcntl.flock, threading.Event()
     first, second, third = FileLock(path), FileLock(path), FileLock(path)
 

@@ -11,8 +11,8 @@ import pytest
 from calling import ROUNDS
 from families import SERVED, SERVED_STRICT, SERVED_WITHOUT_JOURNAL, WITHOUT_US, until
 
-pytest.importorskip("uvicorn")
-pytest.importorskip("gunicorn")
+pytest.importorskip("uvicorn", reason="the real server is not installed")
+pytest.importorskip("gunicorn", reason="the real server is not installed")
 
 REQUESTS = 24
 UVICORN_WORKER = "uvicorn_worker" if importlib.util.find_spec("uvicorn_worker") else "uvicorn.workers"

@@ -3,6 +3,7 @@
 `LedgerSpanProcessor` is for a TracerProvider of your own; `instrument()` and zero-code mode add it themselves.
 """
 
+from ._booking import book_usage
 from ._coverage import CURRENT, CountedCall, coverage, in_call
 from ._pipeline import Pipeline, pipeline, use_pipeline
 from ._processor import LedgerSpanProcessor
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "beginning",
+    "book_usage",
     "coverage",
     "hold_event",
     "in_call",

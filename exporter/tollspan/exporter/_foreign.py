@@ -1,9 +1,11 @@
 """From what a foreign span says to the record of a call: what was billed, and what it has cost."""
 
+from functools import partial
 from typing import Protocol
 
-from tollspan.ledger import Ledger, PriceBook, RateCard, Settings, Unpriced, to_nano
+from tollspan.ledger import Ledger, PriceBook, RateCard, Settings, Unpriced, call_id_prefix, to_nano
 
+from ._booking import book_usage
 from ._dialects import Inference
 from ._record import CallRecord, Outcome
 
@@ -50,7 +52,7 @@ def record_of(said: Inference, settings: Settings) -> CallRecord:
     committed without a cost, because no request is there whose price could bound it.
     """
     return CallRecord(
-        call_id=int(said.started * 1000).to_bytes(6, "big") + said.span_id.to_bytes(8, "big"),
+        call_id=call_id_prefix(int(said.started * 1000)) + said.span_id.to_bytes(8, "big"),
         started=said.started,
         operation=said.operation,
         provider=said.provider,
@@ -78,23 +80,14 @@ def book(record: CallRecord, said: Inference, prices: PriceBook) -> None:
     if said.cost_usd is not None:
         record.cost, record.cost_source = to_nano(said.cost_usd), "span"
     elif record.usage is not None:
-        _book_usage(record, said, prices)
+        book_usage(record, partial(_price_of, record, said, prices))
     else:
         reason = _UNKNOWN if record.outcome == "unknown" else _WITHOUT_USAGE
         record.cost_source, record.reason = "unpriced", reason
 
 
-def _book_usage(record: CallRecord, said: Inference, prices: PriceBook) -> None:
-    """By the model that answered, or else by the one that was asked for: gateways answer with names of their own."""
-    reason = None
-    for model in dict.fromkeys((record.model, record.request_model)):
-        card = prices.resolve(provider=record.provider, model=model, at=record.started, service_tier=said.service_tier)
-        cost = card.cost(record.usage or {}) if isinstance(card, RateCard) else card
-        if isinstance(card, RateCard) and isinstance(cost, int):
-            record.cost, record.cost_source, record.rate_card = cost, card.source, card
-            return
-        reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
-    record.cost_source, record.reason = "unpriced", reason
+def _price_of(record: CallRecord, said: Inference, prices: PriceBook, model: str | None) -> RateCard | Unpriced:
+    return prices.resolve(provider=record.provider, model=model, at=record.started, service_tier=said.service_tier)
 
 
 def _outcome(said: Inference) -> Outcome:

@@ -1,9 +1,9 @@
 """What a call has cost: what the wire states, else its usage at its price, else an estimate. Never a silent 0."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tollspan.budget import largest_output
-from tollspan.exporter import CallRecord
+from tollspan.exporter import CallRecord, book_usage
 from tollspan.ledger import CutStream, RateCard, Unpriced, to_nano
 
 from ._readers import RequestFacts, ResponseFacts
@@ -20,7 +20,8 @@ def book(
     if answer.cost_usd is not None:
         record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
     elif answer.usage is not None:
-        _book_usage(record, request, answer, answer.usage, price_of)
+        tier = answer.service_tier or request.service_tier
+        book_usage(record, lambda model: price_of(model, tier))
     else:
         estimate = _of_what_was_seen(record, request, answer, price_of, cut_stream)
         reason = "the answer carried no usage" if answer.complete else "the stream was cut before its usage came"
@@ -52,21 +53,6 @@ def upper_bound(
     output = largest_output(card) if request.max_output_tokens is None else request.max_output_tokens
     tokens = _input_tokens(request, card) if request_bytes is None else request_bytes
     return card.bound(tokens, choices=request.choices).nano(output)
-
-
-def _book_usage(
-    record: CallRecord, request: RequestFacts, answer: ResponseFacts, usage: Mapping[str, float], price_of: PriceOf
-) -> None:
-    """By the model that answered, or else by the one that was asked for: gateways answer with names of their own."""
-    tier, reason = answer.service_tier or request.service_tier, None
-    for model in dict.fromkeys((answer.model, request.model)):
-        card = price_of(model, tier)
-        cost = card.cost(usage) if isinstance(card, RateCard) else card
-        if isinstance(card, RateCard) and isinstance(cost, int):
-            record.cost, record.cost_source, record.rate_card = cost, card.source, card
-            return
-        reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
-    record.cost_source, record.reason = "unpriced", reason
 
 
 def _book_estimate(record: CallRecord, estimate: int | None, reason: str) -> None:

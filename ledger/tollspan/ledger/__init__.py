@@ -8,7 +8,7 @@ from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key
 from ._counts import WriterCounts
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
-from ._events import Charge, EventType, LedgerEvent, Status, event_id_for, new_call_id
+from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
 from ._fetched import fetched_call_id
 from ._figures import (
     DailyModelCost,
@@ -105,6 +105,7 @@ __all__ = [
     "WindowKind",
     "Writer",
     "WriterCounts",
+    "call_id_prefix",
     "decide",
     "dump_definition",
     "event_id_for",

@@ -19,7 +19,7 @@ import orjson
 
 from ._batch import Entry
 from ._errors import LedgerError, LedgerUnavailable
-from ._events import SCHEMA_VERSION, LedgerEvent
+from ._events import SCHEMA_VERSION, LedgerEvent, call_id_prefix
 from ._filelock import FileLock
 from ._lines import FORMAT, MARK, NewerEvent, read_line
 from ._rows import COLUMNS, from_row
@@ -74,12 +74,7 @@ class Selected:
         bounds = ((">=", self.since), ("<", self.until))
         found = [(sign, at) for sign, at in bounds if at is not None]
         where = "".join(f" AND call_id {sign} ?" for sign, _ in found)
-        return where, [_first_id(at) for _, at in found]
-
-
-def _first_id(at: float) -> bytes:
-    """What the ids of calls that began at an instant, or later, are not less than."""
-    return min(max(int(at * 1000), 0), 2**48 - 1).to_bytes(6, "big")
+        return where, [call_id_prefix(int(at * 1000)) for _, at in found]
 
 
 def export_jsonl(
@@ -186,7 +181,7 @@ def check_origin(store: SQLiteStore, path: Path, offset: int, event_id: bytes) -
 def _pruned(store: SQLiteStore) -> bytes:
     """What the ids of pruned events are less than."""
     rows = store.query("SELECT value FROM ledger_fact WHERE name = 'pruned_ms'")
-    return int(rows[0]["value"] if rows else 0).to_bytes(6, "big")
+    return call_id_prefix(int(rows[0]["value"]) if rows else 0)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ._errors import LedgerConflict
-from ._events import Charge, LedgerEvent
+from ._events import SPENDING, Charge, LedgerEvent, call_id_prefix
 from ._fetched import is_fetched, uncounted
 from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
@@ -23,8 +23,6 @@ _MARKS = ", ".join("?" * len(_STORED))
 # OR IGNORE would pass over missing values too.
 _INSERT = f"INSERT INTO event ({', '.join(_STORED)}) VALUES ({_MARKS}) ON CONFLICT (event_id) DO NOTHING"
 _SPEND = COLUMNS.index("spend_nusd")
-SPENDING = frozenset({"commit", "adjust", "retry"})
-"""The events that change what a balance has spent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +74,7 @@ class Batch:
         self._connection = connection
         self._owner = owner
         self._pricing = pricing
-        self._pruned = pruned_ms.to_bytes(6, "big")
+        self._pruned = call_id_prefix(pruned_ms)
         self._in_line: set[Key] = set()
         self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
         self._changed: set[Key] = set()

@@ -15,14 +15,22 @@ Status = Literal["ok", "error", "cancelled"]
 _TYPE_CODES: dict[str, int] = {name: code for code, name in enumerate(get_args(EventType), start=1)}
 _STATUSES = frozenset(get_args(Status))
 
+SPENDING: frozenset[str] = frozenset({"commit", "adjust", "retry"})
+"""The events that change what a balance has spent."""
+
 CALL_ID_BYTES = 14
 EVENT_ID_BYTES = 16
+
+
+def call_id_prefix(started_ms: int) -> bytes:
+    """The first 6 bytes of the ids of calls that begin at an instant in epoch milliseconds, and of their events."""
+    return min(max(started_ms, 0), 2**48 - 1).to_bytes(6, "big")
 
 
 def new_call_id(now: float | None = None) -> bytes:
     """A fresh call id: 6 bytes of epoch milliseconds, so that ids sort by time, then 8 random bytes."""
     ms = int((time.time() if now is None else now) * 1000)
-    return ms.to_bytes(6, "big") + os.urandom(8)
+    return call_id_prefix(ms) + os.urandom(8)
 
 
 def event_id_for(call_id: bytes, event_type: EventType, sequence: int = 0) -> bytes:
@@ -107,6 +115,6 @@ class LedgerEvent:
     @property
     def spend_usd(self) -> Decimal | None:
         """What this event adds to spend: the actual cost, the estimate where that is all we will ever know, or None."""
-        if self.event_type not in ("commit", "adjust", "retry"):
+        if self.event_type not in SPENDING:
             return None
         return self.cost_est_usd if self.cost_actual_usd is None and self.estimated else self.cost_actual_usd

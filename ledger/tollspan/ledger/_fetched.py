@@ -11,7 +11,7 @@ from decimal import Decimal
 from sqlite3 import Connection, Row
 from typing import Any
 
-from ._events import Charge, LedgerEvent, event_id_for
+from ._events import Charge, LedgerEvent, call_id_prefix, event_id_for
 from ._lookup import FOUND, lookup_key
 from ._money import to_nano
 from ._registry import load_definition
@@ -20,7 +20,7 @@ from ._rows import from_row
 
 def fetched_call_id(response_id: str, created: float) -> bytes:
     """The call id of an answer whose call may not be known here; `created` in epoch seconds, as the provider says."""
-    return int(created * 1000).to_bytes(6, "big") + hashlib.blake2b(response_id.encode(), digest_size=8).digest()
+    return call_id_prefix(int(created * 1000)) + hashlib.blake2b(response_id.encode(), digest_size=8).digest()
 
 
 def is_fetched(event: LedgerEvent) -> bool:

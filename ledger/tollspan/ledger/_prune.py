@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from ._batch import SPENDING, Key, key_of, ledger_keys
+from ._batch import Key, key_of, ledger_keys
+from ._events import SPENDING, call_id_prefix
 from ._lookup import lookup_key, lookup_keys
 from ._rows import charges_from
 from ._store import SQLiteStore
@@ -55,7 +56,7 @@ def prune_piece(store: SQLiteStore, before: float) -> Pruned:
     """
     with store.transaction() as connection:
         end = min(int(before * 1000), _oldest_open_call(connection))
-        rows = _select(connection, "event_id < ?", _first_id(max(end, 0)))
+        rows = _select(connection, "event_id < ?", call_id_prefix(end))
         if not rows:
             return Pruned()
         if len(rows) == PIECE:  # the last call may be cut: it stays for the next piece
@@ -75,7 +76,7 @@ def count_before(store: SQLiteStore, before: float) -> int:
         SELECT count(*) FROM event
         WHERE event_id < min(:end, coalesce((SELECT substr(min(hold_id), 1, 6) FROM open_hold), :end))
     """
-    return int(store.query(sql, {"end": _first_id(max(int(before * 1000), 0))})[0][0])
+    return int(store.query(sql, {"end": call_id_prefix(int(before * 1000))})[0][0])
 
 
 def _select(connection: Connection, where: str, *values: bytes, limit: int = PIECE) -> list[Row]:
@@ -87,7 +88,11 @@ def _select(connection: Connection, where: str, *values: bytes, limit: int = PIE
 def _all_at(connection: Connection, started_ms: int) -> list[Row]:
     """All events of the calls of one millisecond: more of them than fit into a piece."""
     return _select(
-        connection, "event_id >= ? AND event_id < ?", _first_id(started_ms), _first_id(started_ms + 1), limit=-1
+        connection,
+        "event_id >= ? AND event_id < ?",
+        call_id_prefix(started_ms),
+        call_id_prefix(started_ms + 1),
+        limit=-1,
     )
 
 
@@ -132,7 +137,3 @@ def _oldest_open_call(connection: Connection) -> int:
 
 def _started_ms(row: Row) -> int:
     return int.from_bytes(row["call_id"][:6], "big")
-
-
-def _first_id(started_ms: int) -> bytes:
-    return started_ms.to_bytes(6, "big")

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from ._errors import LedgerUnavailable
+from ._events import call_id_prefix
 from ._store import SQLiteStore
 from ._windows import Window, did_you_mean
 
@@ -103,8 +104,8 @@ class Selection:
         tags = {f"tag{i}": name.removeprefix(_TAG) for i, name in enumerate(self.by) if name.startswith(_TAG)}
         return tags | {
             "scan_from": (self.since or 0) - _CLOCK_SLACK_S,
-            "first": b"" if self.since is None else _id_prefix(self.since),
-            "last": _AFTER_ALL if self.until is None else _id_prefix(self.until),
+            "first": b"" if self.since is None else call_id_prefix(int(self.since * 1000)),
+            "last": _AFTER_ALL if self.until is None else call_id_prefix(int(self.until * 1000)),
             "user_id": self.user_id,
         }
 
@@ -178,8 +179,3 @@ def _check_zone(timezone: str) -> None:
         Window("day", timezone)
     except ValueError as error:
         raise QueryError(str(error)) from None
-
-
-def _id_prefix(at: float) -> bytes:
-    """The first bytes of the ids of calls that begin at an instant."""
-    return min(max(int(at * 1000), 0), 2**48 - 1).to_bytes(6, "big")
