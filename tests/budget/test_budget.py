@@ -53,11 +53,13 @@ def test_of_two_limits_of_one_balance_the_lower_one_holds(calls):
         assert refused.value.limit == Decimal("0.05")
 
 
-def test_one_name_in_two_units_never_loosens_a_limit(calls):
-    """Dollars and requests under one name share a balance that makes no sense, so they refuse rather than let pass."""
-    with budget("0.15 USD / month", name="b"), budget("100 requests / month", name="b"):
+def test_one_name_in_two_units_is_two_balances(calls):
+    """Dollars and requests under one name are counted apart, and each limit holds."""
+    with budget("5 USD / month", name="b") as usd, budget("2 requests / month", name="b") as requests:
         calls.ask()
-        with pytest.raises(BudgetExceeded, match="100250001 requests held"):
+        calls.ask()
+        assert (usd.held > 0, requests.held) == (True, 2)
+        with pytest.raises(BudgetExceeded, match=r"budget 'b' is held by calls in flight: .* 2 requests held"):
             calls.ask()
 
 
@@ -185,18 +187,19 @@ def test_a_definition_is_noted_in_every_ledger_that_sees_it(calls):
         ({"limit": "5 USD / day", "timezone": "Europe/Berln"}, "budget 'b'.*did you mean Europe/Berlin?"),
         ({"limit": "5 USD / day", "timezone": ""}, "budget 'b'"),
         ({"limit": "5 USD", "mode": "strct"}, "did you mean strict?"),
-        ({"limit": "5 USD", "on_limit": "fallback"}, "'b', on_limit: 'fallback' is not there yet in this version"),
-        (
-            {"limit": "5 USD", "output_bound": "learned"},
-            "'b', output_bound: 'learned' is not there yet",
-        ),
-        ({"limit": "5 USD", "fallback_model": "gpt-4o-mini"}, "'b', fallback_model is not there yet in this version"),
-        ({"limit": "5 USD", "warn_at": (0.8,)}, "'b', warn_at is not there yet in this version"),
+        ({"limit": "5 USD", "on_limit": "fallback"}, "'b', fallback_model: it belongs to on_limit=\"fallback\""),
+        ({"limit": "5 USD", "fallback_model": "gpt-4o-mini"}, "'b', fallback_model: it belongs to on_limit"),
+        ({"limit": "5 USD", "on_limit": "fallback", "fallback_model": ""}, "'' is no model"),
+        ({"limit": "5 USD", "warn_at": 0.8}, "'b', warn_at: 0.8 is no list of fractions"),
+        ({"limit": "5 USD", "warn_at": (0.5, -1)}, "'b', warn_at: .* is no list of fractions"),
+        ({"limit": "5 USD / rolling total"}, "'b', rolling total is no window"),
+        ({"limit": "8 concurrent / day"}, "'b', .* has a window"),
+        ({"limit": "5 USD", "name": "b [tokens]"}, "leave out the brackets"),
         ({"limit": "5 USD", "name": ""}, "a budget needs one"),
     ],
 )
 def test_a_wrong_budget_is_told_how_to_be_right(wrong, advice):
-    """What makes no sense, or is not there yet, is an error where the budget is written, and never taken in silence."""
+    """What makes no sense is an error where the budget is written, and never taken in silence."""
     with pytest.raises(BudgetSyntaxError, match=advice):
         budget(**{"name": "b"} | wrong)
 

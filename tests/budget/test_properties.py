@@ -1,4 +1,7 @@
-"""Any sequence of calls, against a model of what is spent, what is held, and what therefore fits."""
+"""Any sequence of calls, deaths, leaps of the clock and edits of limits, against a model of what therefore fits.
+
+The model says exactly which calls fit: one let through that does not is as wrong as one refused that does.
+"""
 
 import tempfile
 import time
@@ -7,13 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from tollspan.budget import BudgetBusy, BudgetExceeded, CallIntent, admit, budget
 from tollspan.exporter import CallRecord, Pipeline, settlement, use_pipeline
-from tollspan.ledger import load_settings, new_call_id
+from tollspan.ledger import BudgetOverride, load_settings, new_call_id, unit_of
 
 IN, OUT, MOST, FLOOR = 2_500, 10_000, 16_384, 256  # nano-USD a token of gpt-4o, the most it gives, the default floor
 BUDGETS = {
@@ -22,7 +26,12 @@ BUDGETS = {
     "requests": budget("9 requests / month", name="requests"),
     "users": budget("0.4 USD / month", name="users", each="user"),
     "soft": budget("0.5 USD / month", name="soft", mode="best_effort"),
+    "hour": budget("0.6 USD / hour", name="hour", timezone="Asia/Kolkata"),
+    "rolling": budget("0.5 USD / rolling day", name="rolling"),
+    "pace": budget("4 requests / rolling minute", name="pace"),
+    "places": budget("3 concurrent", name="places"),
 }
+T = 1_793_500_000.0
 
 
 @dataclass
@@ -36,8 +45,13 @@ class Open:
 
 
 def amounts(limits, tokens_in, tokens_out):
-    by_unit = {"USD": tokens_in * IN + tokens_out * OUT, "tokens": tokens_in + tokens_out, "requests": 1}
-    return {limit.key: by_unit[limit.unit] for limit in limits}
+    by_unit = {"USD": tokens_in * IN + tokens_out * OUT, "tokens": tokens_in + tokens_out}
+    return {limit.key: by_unit.get(limit.unit, 1) for limit in limits}
+
+
+def spendable(charges):
+    """Without the calls at once, which are only held."""
+    return {key: amount for key, amount in charges.items() if unit_of(key[0]) != "concurrent"}
 
 
 class Calls(RuleBasedStateMachine):
@@ -51,7 +65,24 @@ class Calls(RuleBasedStateMachine):
         self.line = Pipeline(load_settings(environ={}, ledger=Path(self.folder.name) / "ledger.db"))
         self.before = use_pipeline(self.line)
         self.spent, self.held, self.limits = Counter(), Counter(), {}
-        self.orphaned = set()
+        self.orphaned, self.overrides = set(), {}
+        self.patch, self.now = pytest.MonkeyPatch(), T
+        self.patch.setattr(time, "time", lambda: self.now)
+
+    @rule(seconds=st.sampled_from([1, 20, 59, 61, 1_800, 3_600, 50_000, 86_400, 40 * 86_400, -30]))
+    def leap(self, seconds):
+        """The clock goes on, over the ends of windows, or is set back a little."""
+        self.now += seconds
+
+    @rule(name=st.sampled_from(["money", "rolling", "pace", "soft"]), factor=st.sampled_from([0, 0.5, 2, None]))
+    def edit(self, name, factor):
+        """Somebody raises or lowers a limit while calls run, or takes that back."""
+        definition, ledger = BUDGETS[name].definition, self.line.ledger
+        if factor is None:
+            assert ledger.remove_override(name) == (self.overrides.pop(name, None) is not None)
+            return
+        limit = self.overrides[name] = int(definition.limit * factor)
+        ledger.override_budget(BudgetOverride(name=name, limit=limit, unit=definition.unit))
 
     @rule(
         target=open_calls,
@@ -73,18 +104,18 @@ class Calls(RuleBasedStateMachine):
             except BudgetExceeded as refused:
                 admission = refused
         self.limits |= {limit.key: limit for limit in record.limits}
+        for limit in record.limits:
+            assert limit.limit == self.overrides.get(limit.budget, BUDGETS[limit.budget].definition.limit)
         least, most = (FLOOR, MOST) if asked is None else (asked, asked)
         if names == {"soft"}:  # holds nothing: it compares what was spent
             (limit,) = record.limits
-            full = self.spent[limit.key] + self.held[limit.key] >= limit.limit
+            full = self.taken(limit) >= limit.limit
             assert isinstance(admission, BudgetExceeded) == full
             return multiple() if full else Open(record, tokens_in, most, {})
         if isinstance(admission, BudgetExceeded):
             assert not self.fits(record.limits, tokens_in, least)
-            settled = all(
-                self.spent[key] + amount <= self.limits[key].limit
-                for key, amount in amounts(record.limits, tokens_in, least).items()
-            )
+            needed = amounts(record.limits, tokens_in, least)
+            settled = all(self.total(self.spent, x) + needed[x.key] <= x.limit for x in record.limits)
             assert isinstance(admission, BudgetBusy) == settled
             return multiple()
         output = most if admission.output_tokens is None else admission.output_tokens
@@ -118,7 +149,7 @@ class Calls(RuleBasedStateMachine):
         store.owner.forget()
         assert self.line.ledger.recover().estimated == len(holds)
         self.orphaned |= set(holds)
-        self.spent.update(self.held)
+        self.spent.update(spendable(self.held))
         self.held.clear()
 
     def end(self, call, spent, *, twice):
@@ -128,11 +159,21 @@ class Calls(RuleBasedStateMachine):
         for _ in range(1 + twice):
             self.line.ledger.writer.put(settlement(call.record))
         self.held.subtract(call.held)
-        self.spent.update(spent)
+        self.spent.update(spendable(spent))
 
     def fits(self, limits, tokens_in, output):
         needed = amounts(limits, tokens_in, output)
-        return all(self.spent[x.key] + self.held[x.key] + needed[x.key] <= x.limit for x in limits)
+        return all(self.taken(x) + needed[x.key] <= x.limit for x in limits)
+
+    def taken(self, limit):
+        return self.total(self.spent, limit) + self.total(self.held, limit)
+
+    def total(self, counters, limit):
+        """What counts in a limit: its window, or all the steps that its rolling window looks back on."""
+        if not limit.span:
+            return counters[limit.key]
+        since = limit.window_start - limit.span
+        return sum(n for (*line, start), n in counters.items() if (*line,) == limit.line and start >= since)
 
     @invariant()
     def the_counters_are_what_was_spent_and_is_held(self):
@@ -153,6 +194,7 @@ class Calls(RuleBasedStateMachine):
         assert {e.call_id for e in ledger.events if e.event_type == "precheck_hold"} <= {
             e.call_id for e in ledger.events if e.event_type in ("commit", "cancel")
         }
+        self.patch.undo()
         use_pipeline(self.before)
         self.line.close()
         self.folder.cleanup()

@@ -283,8 +283,8 @@ def test_the_environments_budgets_are_best_effort_unless_told(monkeypatch, calls
 
 
 def test_without_budgets_nothing_is_asked(calls):
-    """Where no budget is in force the ledger is not even opened."""
+    """Where no budget is in force the ledger's file is not even made."""
     assert not is_budgeted()
     record, admission = calls.ask()
     assert (record.limits, record.held, admission.budgets) == ((), None, ())
-    assert not pipeline().is_open
+    assert not pipeline().ledger.path.exists()

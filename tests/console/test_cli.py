@@ -25,7 +25,6 @@ from tollspan.ledger import (
     Ledger,
     LedgerEvent,
     QueryError,
-    Window,
     dump_definition,
     parse_limit,
 )
@@ -319,9 +318,8 @@ def test_a_text_that_is_no_instant_is_refused(text):
 
 
 def definition(name, limit, **options):
-    amount, unit, kind = parse_limit(limit)
-    zone = options.pop("timezone", "UTC")
-    return BudgetDefinition(name=name, limit=amount, unit=unit, window=Window(kind, zone), **options)
+    amount, unit, window = parse_limit(limit, options.pop("timezone", "UTC"))
+    return BudgetDefinition(name=name, limit=amount, unit=unit, window=window, **options)
 
 
 def seed_budget(path, budget, **spent):
@@ -331,7 +329,7 @@ def seed_budget(path, budget, **spent):
         ledger.writer.define(Definition(budget.name, dump_definition(budget), time.time()))
         for scope, amount in spent.items():
             name = "" if scope == "all" else f"{budget.each}={scope}"
-            charges = (Charge(budget=budget.name, scope=name, window_start=start, amount=amount),)
+            charges = (Charge(budget=budget.account, scope=name, window_start=start, amount=amount),)
             ledger.write_event(event(charges=charges))
 
 

@@ -3,7 +3,7 @@
 import time
 from decimal import Decimal
 
-from tollspan.ledger import Charge, Demand, Entry, HoldRequest, LedgerEvent, Limit, event_id_for, new_call_id
+from tollspan.ledger import Demand, Entry, HoldRequest, LedgerEvent, Limit, charge_of, event_id_for, new_call_id
 
 BILLED, HELD = 30, 50
 """Tokens that every call is billed, and that its hold holds."""
@@ -31,11 +31,10 @@ def a_hold(limit, tokens=HELD):
     """A hold of so many tokens, or of none."""
     call_id = new_call_id()
 
-    def charges(amounts):
-        return (Charge(budget=limit.budget, scope=limit.scope, window_start=0, amount=amounts[0]),)
-
     def describe(grant):
-        return LedgerEvent(event_type="precheck_hold", call_id=call_id.hex(), charges=charges(grant.amounts))
+        return LedgerEvent(
+            event_type="precheck_hold", call_id=call_id.hex(), charges=(charge_of(limit, grant.amounts[0]),)
+        )
 
     def withdraw():
         return LedgerEvent(event_type="cancel", call_id=call_id.hex(), status="cancelled")
@@ -47,7 +46,7 @@ def a_hold(limit, tokens=HELD):
 def settlement_of(hold, tokens=BILLED):
     """The commit that ends a held call, billed for so many tokens."""
     (limit,) = hold.limits
-    charge = Charge(budget=limit.budget, scope=limit.scope, window_start=0, amount=tokens)
+    charge = charge_of(limit, tokens)
     return Entry(commit(call_id=hold.hold_id[:-2].hex(), charges=(charge,)), hold.hold_id)
 
 

@@ -472,7 +472,7 @@ def test_under_load_check_balance_and_log_stay_equal(tmp_path):
         assert types.count("commit") == held + plain
         assert types.count("cancel") == cancelled
         assert types.count("precheck_hold") == held + cancelled
-        balance = ledger.balance(("load", "", 0))
+        balance = ledger.balance(("load [tokens]", "", 0))
         assert (balance.spent, balance.held) == (BILLED * held, 0)
         assert ledger.verify() == []
         assert held > LOAD_S

@@ -22,7 +22,7 @@ from crash_samples import BILLED, until
 from victims import INPUT_TOKENS, OUTPUT_TOKENS
 
 from tollspan.console._provider import Answer, LocalProvider
-from tollspan.ledger import Ledger, Window, to_nano
+from tollspan.ledger import Ledger, Window, account_of, to_nano
 
 KILLS = int(os.environ.get("TOLLSPAN_TEST_KILLS", "6"))
 SEED = os.environ.get("TOLLSPAN_TEST_SEED", "tollspan")
@@ -188,7 +188,7 @@ def test_no_held_call_is_lost_by_a_kill(nursery, tmp_path, dice):
         held = [hold_id[:-4] for (hold_id,) in acknowledged.get("held", ())]
         assert [call_id for call_id in held if call_id not in commits] == []
         with Ledger(path) as ledger:
-            balance = ledger.balance((budget, "", 0))
+            balance = ledger.balance((account_of(budget, "tokens"), "", 0))
         assert BILLED * len(held) <= balance.spent <= limit
         assert balance.held == 0
 

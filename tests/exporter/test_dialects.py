@@ -1,12 +1,13 @@
 """The dialects: what the span of a call says in each of them, and that no other span is taken for a call."""
 
+import json
 from decimal import Decimal
 
 import pytest
 from foreign_spans import NO_CALLS, SECRET, SPOKEN, START_NS, ended
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
-from tollspan.exporter._dialects import is_inference_start, read
+from tollspan.exporter._dialects import is_inference_start, operation_of, read
 from tollspan.exporter._foreign import book, record_of
 from tollspan.exporter._translate import settled
 from tollspan.ledger import PriceBook, event_id_for, load_settings
@@ -68,7 +69,7 @@ def test_no_content_is_kept(name):
 def test_every_call_has_its_cost(name):
     """A cost that the span states is taken as it is; any other call is priced by its usage and never as nothing."""
     event = event_of(SPOKEN[name])
-    if name in {"litellm", "pydantic-ai"}:
+    if name in {"litellm", "litellm v2", "pydantic-ai"}:
         assert (event.cost_actual_usd, event.cost_source) == (Decimal("0.000425"), "span")
     else:
         assert event.cost_source.startswith("genai-prices")
@@ -98,6 +99,111 @@ def test_what_is_no_call(name):
 def test_operations(named, meant):
     """The names of an operation come to one; where none is named, a model and usage make a call."""
     assert told(named).operation == meant
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("OpenAI", "openai"),
+        ("MistralAI", "mistral_ai"),
+        ("mistral", "mistral_ai"),
+        ("bedrock", "aws.bedrock"),
+        ("xai", "x_ai"),
+        ("mistral_ai", "mistral_ai"),
+        ("one of our own", "one of our own"),
+    ],
+)
+def test_providers(named, meant):
+    """The names that instrumentations have for a provider come to the one in the conventions."""
+    assert told(CHAT | {"gen_ai.provider.name": named}).provider == meant
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ({"gen_ai.operation.name": "acompletion", "llm.request.type": "acompletion"}, "chat"),
+        ({"llm.request.type": "completion"}, "chat"),
+        ({"llm.request.type": "atext_completion"}, "text_completion"),
+        ({"gen_ai.operation.name": "generate_content", "litellm.call_type": "aimage_generation"}, "image_generation"),
+        ({"gen_ai.operation.name": "aanthropic_messages", "llm.request.type": "aanthropic_messages"}, "chat"),
+    ],
+)
+def test_litellm_names_its_functions(named, meant):
+    """LiteLLM writes the function that was called, from tasks another one, and often nothing but that."""
+    assert told({"litellm.call_id": "8c6f", "gen_ai.request.model": "m", **named}).operation == meant
+
+
+@pytest.mark.parametrize(
+    ("request_id", "meant"),
+    [
+        ("agents_completion_v1_agents_completions_post", "chat"),
+        ("fim_completion_v1_fim_completions_post", "text_completion"),
+        ("models_list_v1_models_get", None),
+    ],
+)
+def test_mistral_names_its_requests(request_id, meant):
+    """Before 2.0 Mistral's SDK writes the id of the request, and no operation."""
+    span = ended(
+        {"agent.trace.public": "", "gen_ai.provider.name": "mistral_ai", "mistral_ai.operation.id": request_id}
+    )
+    assert operation_of(span.attributes) == meant
+
+
+@pytest.mark.parametrize(
+    ("shown", "taken"),
+    [
+        ("chatcmpl-013da963-6f00-4408-b940-d02178c4f873", None),
+        ("534f6b13-f294-4413-a297-c2a6c4198775", None),
+        ("resp_bGl0ZWxsbTpjdXN0b21fbGxtX3Byb3ZpZGVyOm9wZW5haQ==", None),
+        ("a-name-of-ours", None),
+        ("chatcmpl-BqX1zT0qjA", "chatcmpl-BqX1zT0qjA"),
+        (
+            "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+            "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+        ),
+        ("msg_01XFDUDYJgAACzvnptvVoYEL", "msg_01XFDUDYJgAACzvnptvVoYEL"),
+    ],
+)
+def test_ids_that_litellm_makes_up(shown, taken):
+    """Where LiteLLM shows an id of its own in place of the provider's, no other span of the call has it: it is none."""
+    spoken = {"litellm.call_id": "a-name-of-ours", "llm.request.type": "completion", "gen_ai.request.model": "m"}
+    assert told(spoken | {"gen_ai.response.id": shown}).response_id == taken
+
+
+def test_an_agent_at_mistral_is_one_call():
+    """Mistral's SDK calls a request to an agent that the provider keeps an agent; it is a call, billed by its usage."""
+    said = told({
+        "agent.trace.public": "", "gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "mistral_ai",
+        "gen_ai.response.model": "mistral-small-latest", "http.response.status_code": 200,
+        "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 5,
+    })  # fmt: skip
+    assert (said.dialect, said.operation, said.failed) == ("mistralai", "chat", False)
+    assert said.usage == {"tokens_in": 9, "tokens_out": 5}
+
+
+def test_what_mistral_did_not_answer():
+    """Mistral's SDK writes no error where it does not know the body; its span has no status of an answer then."""
+    event = event_of(CHAT | {"agent.trace.public": ""})
+    assert (event.event_type, event.status, event.reason) == (
+        "commit", "error", "nobody can tell whether it was billed",
+    )  # fmt: skip
+
+
+def test_pages():
+    """What is billed by the page is read as pages."""
+    said = told({
+        "agent.trace.public": "", "gen_ai.operation.name": "generate_content", "http.response.status_code": 200,
+        "mistral_ai.ocr.usage.pages_processed": 3,
+    })  # fmt: skip
+    assert said.usage == {"document_pages": 3}
+
+
+def test_usage_in_the_envelope_of_an_event():
+    """OpenInference writes the events of Mistral's streams as they are: usage is taken out, the id is left in."""
+    usage = {"prompt_tokens": 700, "completion_tokens": 90, "prompt_tokens_details": {"cached_tokens": 300}}
+    output = json.dumps({"data": {"id": "a-distinctive-id-of-mistral", "usage": usage}})
+    said = told({"openinference.span.kind": "LLM", "llm.token_count.prompt": 700, "output.value": output})
+    assert (tokens(said.usage), said.response_id) == ((700, 90, 300, 0), None)
 
 
 @pytest.mark.parametrize("marker", ["gen_ai.system", "gen_ai.provider.name"])
@@ -273,6 +379,11 @@ def test_a_limit_on_attributes_is_survived():
         ("x", {"openinference.span.kind": "LLM"}, True),
         ("ChatOpenAI.chat", {}, True),
         ("openai.response", {}, True),
+        ("chat gpt-4o-mini", {}, True),
+        ("litellm_request", {}, True),
+        ("chat_completion_v1_chat_completions_post", {}, True),
+        ("agents_api_v1_conversations_start_stream", {}, True),
+        ("agents_api_v1_conversations_list", {}, False),
         ("POST /chat", {"http.request.method": "POST"}, False),
         ("x", {}, False),
     ],

@@ -63,7 +63,7 @@ def tokens_limit(limit, budget="b"):
     return Limit(budget, "", 0, "tokens", limit)
 
 
-def a_request(*limits, tokens=0, call_id=None, patient=False):
+def a_request(*limits, tokens=0, call_id=None):
     """A hold of one request, and of so many tokens that cannot be clamped, in each of the limits."""
     call_id = call_id or new_call_id()
     ids = {"call_id": call_id.hex(), "run_id": f"run-{call_id.hex()}"}
@@ -77,7 +77,7 @@ def a_request(*limits, tokens=0, call_id=None, patient=False):
 
     demand = Demand(None, 0, tokens, tokens)
     hold_id = event_id_for(call_id, "precheck_hold")
-    return HoldRequest(hold_id, demand, limits, describe, withdraw, patient)
+    return HoldRequest(hold_id, demand, limits, describe, withdraw)
 
 
 def cancel_of(request):

@@ -21,9 +21,9 @@ from tollspan.ledger import _parquet as parquet_room
 from tollspan.ledger._filelock import FileLock
 from tollspan.ledger._lines import _READERS
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 DAY_S = 86_400
-CHARGE = Charge(budget="b", scope="", window_start=0, amount=7)
+CHARGE = Charge(budget="b [requests]", scope="", window_start=0, amount=7)
 
 
 def seed(ledger, count, **fields_of_each):
@@ -174,7 +174,7 @@ def test_a_line_is_an_event_for_programs(ledger):
     assert header == {"tollspan_export": 1, "schema_version": 1, "since": None, "until": None}
     assert list(line) == [field.name for field in fields(LedgerEvent)]
     assert (line["cost_actual_usd"], line["cost_est_usd"], line["offset"]) == ("0.010000000", None, 1)
-    assert line["charges"] == [{"budget": "b", "scope": "", "window_start": 0, "amount": 7}]
+    assert line["charges"] == [{"budget": "b [requests]", "scope": "", "window_start": 0, "amount": 7}]
     assert len(line["event_id"]) == 32
 
 
@@ -573,7 +573,7 @@ def test_parquet_has_every_field(ledger, folder):
         assert [row[name] for row in found] == [getattr(event, name) for event in wanted]
     assert list(found[0]) == [*(field.name for field in fields(LedgerEvent)), "spend_usd"]
     assert [json.loads(row["usage"]) for row in found] == [event.usage for event in wanted]
-    assert json.loads(found[1]["charges"]) == [{"budget": "b", "scope": "", "window_start": 0, "amount": 7}]
+    assert json.loads(found[1]["charges"]) == [{"budget": "b [requests]", "scope": "", "window_start": 0, "amount": 7}]
 
 
 def test_parquet_grows_by_parts(ledger, folder):

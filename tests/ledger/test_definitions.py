@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import pickle
+from dataclasses import replace
 from decimal import Decimal
 from typing import get_args
 
@@ -25,6 +26,11 @@ from tollspan.ledger._registry import dump_definition, load_definition
 from tollspan.ledger._windows import Window, WindowKind
 
 USD = 1_000_000_000
+AT_ONCE = Window("hour", rolling=True)
+ROLLING = tuple(kind for kind in get_args(WindowKind) if kind != "total")
+windows = st.builds(Window, st.sampled_from(get_args(WindowKind))) | st.builds(
+    Window, st.sampled_from(ROLLING), rolling=st.just(True)
+)
 
 
 def definition(**fields):
@@ -38,20 +44,23 @@ def from_table(*entries, mode="best_effort", timezone="UTC"):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("5 USD / day", (5 * USD, "USD", "day")),
-        ("$5/day", (5 * USD, "USD", "day")),
-        ("$ 5 usd / Day", (5 * USD, "USD", "day")),
-        ("5USD/day", (5 * USD, "USD", "day")),
-        ("5 USD per day", (5 * USD, "USD", "day")),
-        ("$5 per month", (5 * USD, "USD", "month")),
+        ("5 USD / day", (5 * USD, "USD", Window("day"))),
+        ("$5/day", (5 * USD, "USD", Window("day"))),
+        ("$ 5 usd / Day", (5 * USD, "USD", Window("day"))),
+        ("5USD/day", (5 * USD, "USD", Window("day"))),
+        ("5 USD per day", (5 * USD, "USD", Window("day"))),
+        ("$5 per month", (5 * USD, "USD", Window("month"))),
         ("0.10 USD", (USD // 10, "USD", None)),
-        (".5 USD / total", (USD // 2, "USD", "total")),
-        ("0.000000001 USD / week", (1, "USD", "week")),
-        ("100000 tokens / hour", (100_000, "tokens", "hour")),
-        ("100_000 tokens / hour", (100_000, "tokens", "hour")),
-        ("  60 requests / minute ", (60, "requests", "minute")),
-        ("1 request / minute", (1, "requests", "minute")),
-        ("0 USD / day", (0, "USD", "day")),
+        (".5 USD / total", (USD // 2, "USD", Window("total"))),
+        ("0.000000001 USD / week", (1, "USD", Window("week"))),
+        ("100000 tokens / hour", (100_000, "tokens", Window("hour"))),
+        ("100_000 tokens / hour", (100_000, "tokens", Window("hour"))),
+        ("  60 requests / minute ", (60, "requests", Window("minute"))),
+        ("1 request / minute", (1, "requests", Window("minute"))),
+        ("0 USD / day", (0, "USD", Window("day"))),
+        ("5 USD / rolling day", (5 * USD, "USD", Window("day", rolling=True))),
+        ("60 requests per Rolling Minute", (60, "requests", Window("minute", rolling=True))),
+        ("8 concurrent", (8, "concurrent", AT_ONCE)),
     ],
 )
 def test_a_limit_is_read_exactly(text, expected):
@@ -66,10 +75,14 @@ def test_a_limit_is_read_exactly(text, expected):
         ("5 USD / days", "did you mean day?"),
         ("5 USD / fortnight", "minute, hour, day, week, month, total"),
         ("5 tokns / day", "did you mean tokens?"),
-        ("5 EUR / day", "write USD, tokens or requests"),
+        ("5 EUR / day", "write USD, tokens, requests or concurrent"),
+        ("5 USD / rolling", "has the window 'rolling'"),
+        ("5 USD / rolling total", "write total without rolling"),
+        ("5 USD / rolling dya", "did you mean day?"),
+        ("8 concurrent / day", "write it like 8 concurrent"),
         ("5 / day", "has no unit"),
         ("5 per day", "has no unit"),
-        ("$5 tokens / day", "write USD, tokens or requests"),
+        ("$5 tokens / day", "write USD, tokens, requests or concurrent"),
         ("-5 USD / day", "is negative"),
         ("$-5/day", "is negative"),
         ("0,10 USD / day", "has a comma"),
@@ -107,11 +120,12 @@ def test_any_text_is_a_limit_or_a_budget_syntax_error(text):
 @given(
     limit=st.integers(min_value=0, max_value=MAX_LIMIT),
     unit=st.sampled_from(get_args(Unit)),
-    kind=st.sampled_from((None, *get_args(WindowKind))),
+    window=st.none() | windows,
 )
-def test_the_normal_text_of_a_limit_reads_back_the_same(limit, unit, kind):
+def test_the_normal_text_of_a_limit_reads_back_the_same(limit, unit, window):
     """Formatting and reading a limit gives the limit again, to the last nano-USD."""
-    assert parse_limit(format_limit(limit, unit, kind)) == (limit, unit, kind)
+    window = AT_ONCE if unit == "concurrent" else window
+    assert parse_limit(format_limit(limit, unit, window)) == (limit, unit, window)
 
 
 def test_a_text_of_budgets_becomes_definitions():
@@ -228,21 +242,19 @@ def test_a_table_may_say_everything():
         ({"match": {"user": 5}}, "is no glob"),
         ({"match": ["user"]}, "is not a mapping"),
         ({"each": "modle"}, "did you mean model?"),
-        ({"each": "service"}, "'service' is not there yet in this version"),
-        ({"match": {"service": "shop"}}, "'service' is not there yet in this version"),
         ({"mode": "strct"}, "did you mean strict?"),
         ({"on_limit": "riase"}, "did you mean raise?"),
-        ({"on_limit": "fallback"}, "on_limit: 'fallback' is not there yet in this version"),
-        ({"fallback_model": "gpt-4o-mini"}, "fallback_model is not there yet in this version"),
-        ({"warn_at": [0.8]}, "warn_at is not there yet in this version"),
+        ({"on_limit": "fallback"}, 'it belongs to on_limit="fallback"'),
+        ({"fallback_model": "gpt-4o-mini"}, 'it belongs to on_limit="fallback"'),
+        ({"warn_at": 0.8}, "is no list of fractions of the limit; write it like [0.5, 0.8]"),
+        ({"warn_at": [0]}, "is no list of fractions"),
         ({"max_wait_timeout_s": -1}, "a number of seconds"),
         ({"max_wait_timeout_s": True}, "a number of seconds"),
         ({"max_wait_timeout_s": 10**400}, "a number of seconds"),
         ({"max_wait_timeout_s": Decimal("nan")}, "a number of seconds"),
-        ({"output_bound": "learned"}, "output_bound: 'learned' is not there yet in this version"),
-        ({"output_bound": "least"}, "is none of clamp, max, nor a number of tokens like 4096"),
-        ({"output_bound": 0}, "is none of clamp, max, nor a number of tokens like 4096"),
-        ({"output_bound": True}, "is none of clamp, max, nor a number of tokens like 4096"),
+        ({"output_bound": "least"}, "is none of clamp, max, learned, nor a number of tokens like 4096"),
+        ({"output_bound": 0}, "is none of clamp, max, learned, nor a number of tokens like 4096"),
+        ({"output_bound": True}, "is none of clamp, max, learned, nor a number of tokens like 4096"),
         ({"cut_stream": "drop"}, "hold, estimate"),
         ({"name": ["b"]}, "a budget needs one"),
     ],
@@ -332,17 +344,21 @@ def test_every_dimension_can_be_matched_and_counted_apart():
     name=st.text(min_size=1).filter(str.strip),
     limit=st.integers(min_value=0, max_value=MAX_LIMIT),
     unit=st.sampled_from(get_args(Unit)),
-    kind=st.sampled_from(get_args(WindowKind)),
+    window=windows,
     timezone=st.sampled_from(["UTC", "Asia/Kolkata"]),
     match=st.dictionaries(st.sampled_from((*DIMENSIONS, "tag:a b")), st.text(min_size=1)),
     each=st.none() | st.sampled_from((*DIMENSIONS, "tag:feature")),
     mode=st.sampled_from(["strict", "best_effort"]),
-    on_limit=st.sampled_from(["raise", "wait", "warn"]),
+    way_out=st.sampled_from([("raise", None), ("wait", None), ("warn", None), ("fallback", "gpt-4o-mini")]),
     max_wait_timeout_s=st.floats(0, 1e9),
-    output_bound=st.sampled_from(["clamp", "max"]) | st.integers(1, 10**6),
-    cut_stream=st.sampled_from(["hold", "estimate"]),
+    output_bound=st.sampled_from(["clamp", "max", "learned"]) | st.integers(1, 10**6),
+    cut_stream=st.sampled_from(["hold", "estimate", "drain"]),
+    warn_at=st.lists(st.floats(0.01, 2)).map(tuple),
 )
-def test_the_ledgers_text_of_a_definition_reads_back_the_same(kind, timezone, **fields):
+def test_the_ledgers_text_of_a_definition_reads_back_the_same(window, timezone, way_out, **fields):
     """Another process sees the whole definition that this one has noted, to the last field."""
-    noted = definition(window=Window(kind, timezone), **fields)
+    window = AT_ONCE if fields["unit"] == "concurrent" else window
+    on_limit, model = way_out
+    zoned = replace(window, timezone=timezone)
+    noted = definition(window=zoned, on_limit=on_limit, fallback_model=model, **fields)
     assert load_definition(dump_definition(noted)) == noted

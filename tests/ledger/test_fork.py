@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 
 
 def fork(child, timeout_s=20):

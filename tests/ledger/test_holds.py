@@ -1,5 +1,7 @@
 """The decision on a hold, as a pure function of demand, limits and balances."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import Linear
@@ -36,7 +38,8 @@ def fits(demand, output, limits, balances, *, settled=False):
 @given(demands(), tills(), st.booleans())
 def test_a_grant_never_exceeds_a_limit(demand, till, patient):
     """What is spent, held and now granted fits into every limit, and stays between the least and the wanted output."""
-    answer = decide(demand, *till, patient=patient)
+    till = waiting(till) if patient else till
+    answer = decide(demand, *till)
     if isinstance(answer, Grant):
         assert fits(demand, answer.output_tokens, *till)
         assert answer.amounts == tuple(demand.amount(x.unit, answer.output_tokens) for x in till[0])
@@ -56,7 +59,8 @@ def test_an_impatient_grant_is_as_large_as_can_be(demand, till):
 @given(demands(), tills())
 def test_a_patient_grant_is_cut_by_what_is_spent_and_never_by_what_is_held(demand, till):
     """A patient call gets what it would get if nothing were in flight, or it is told to wait."""
-    answer, alone = decide(demand, *till, patient=True), decide(demand, *settled(till))
+    till = waiting(till)
+    answer, alone = decide(demand, *till), decide(demand, *settled(till))
     if isinstance(answer, Grant):
         assert answer == alone
     else:
@@ -66,7 +70,8 @@ def test_a_patient_grant_is_cut_by_what_is_spent_and_never_by_what_is_held(deman
 @given(demands(), tills(), st.booleans())
 def test_a_refusal_says_truly_whether_waiting_helps(demand, till, patient):
     """A refusal is `busy` exactly if the call would fit once all holds are back, and it names a limit too small."""
-    answer = decide(demand, *till, patient=patient)
+    till = waiting(till) if patient else till
+    answer = decide(demand, *till)
     if not isinstance(answer, Grant):
         assert answer.busy == fits(demand, demand.least_output, *till, settled=True)
         named = [till[0].index(answer.limit)]
@@ -78,10 +83,21 @@ def test_a_refusal_says_truly_whether_waiting_helps(demand, till, patient):
         assert answer.balance.spent + answer.balance.held + answer.needed > answer.limit.limit
 
 
-@given(demands(), st.booleans())
-def test_a_call_without_limits_gets_what_it_wants(demand, patient):
+@given(demands(), tills(), st.data())
+def test_one_limit_that_waits_makes_no_other_refuse(demand, till, data):
+    """Where some limits wait, a call is refused by one that does not wait exactly if its least does not fit."""
+    limits, balances = till
+    limits = [replace(limit, waits=data.draw(st.booleans())) for limit in limits]
+    answer = decide(demand, limits, balances)
+    at_once = [(x, b) for x, b in zip(limits, balances, strict=True) if not x.waits]
+    refused = not fits(demand, demand.least_output, [x for x, _ in at_once], [b for _, b in at_once])
+    assert refused == (not isinstance(answer, Grant) and not answer.limit.waits)
+
+
+@given(demands())
+def test_a_call_without_limits_gets_what_it_wants(demand):
     """Where no budget matches there is nothing to clamp by."""
-    assert decide(demand, [], [], patient=patient) == Grant(demand.wanted_output, ())
+    assert decide(demand, [], []) == Grant(demand.wanted_output, ())
 
 
 def test_a_spent_limit_is_named_before_one_that_is_only_held():
@@ -93,8 +109,12 @@ def test_a_spent_limit_is_named_before_one_that_is_only_held():
 
 def test_without_a_price_a_limit_in_usd_is_not_touched():
     """A call that no budget in USD matches by price holds nothing there."""
-    answer = decide(Demand(None, 5, 10, 10), [Limit("b", "", 0, "USD", 0)], [Balance()])
-    assert answer == Grant(10, (0,))
+    limit = Limit("b", "", 0, "USD", 0)
+    assert decide(Demand(None, 5, 10, 10), [limit], [Balance()]) == Grant(10, (0,), (limit,))
+
+
+def waiting(till):
+    return [replace(limit, waits=True) for limit in till[0]], till[1]
 
 
 def settled(till):

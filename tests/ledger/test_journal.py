@@ -35,7 +35,7 @@ from tollspan.ledger._journal import Journal
 from tollspan.ledger._journal_format import framed, read_journal
 from tollspan.ledger._owners import Owner, owners_folder
 
-B = ("b", "", 0)
+B = ("b [tokens]", "", 0)
 GONE = "the process that made the call is gone"
 
 large = st.integers(-(2**63), 2**63 - 1).map(lambda nano: Decimal(nano).scaleb(-9))
@@ -78,7 +78,7 @@ def frames_in(file):
 
 def a_beginning(estimate=7_000_000, **fields):
     """A call that is about to be sent; its budget counts tokens."""
-    charge = Charge(budget="b", scope="", window_start=0, amount=40)
+    charge = Charge(budget="b [tokens]", scope="", window_start=0, amount=40)
     usual = {"call_id": new_call_id(), "started": time.time(), "operation": "chat", "provider": "openai", "model": "m"}
     return Beginning(**{**usual, "estimate": estimate, "reason": None, "charges": (charge,), **fields})
 

@@ -24,7 +24,7 @@ from tollspan.ledger import (
     open_ledger,
 )
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 SECONDS_A_DAY = 86_400
 
 

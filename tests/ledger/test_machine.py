@@ -31,6 +31,8 @@ from tollspan.ledger import (
     LedgerEvent,
     LedgerUnavailable,
     Refusal,
+    account_of,
+    budget_of,
     event_id_for,
     new_call_id,
     to_nano,
@@ -77,7 +79,10 @@ class Call:
         return event_id_for(self.call_id, "precheck_hold", self.number)
 
     def charges(self, amount):
-        return tuple(Charge(budget=budget, scope="", window_start=0, amount=amount) for budget in self.budgets)
+        return tuple(
+            Charge(budget=account_of(budget, "tokens"), scope="", window_start=0, amount=amount)
+            for budget in self.budgets
+        )
 
     def event(self, kind, number=0, **fields):
         event_id = event_id_for(self.call_id, kind, number).hex()
@@ -328,11 +333,13 @@ class Model:
         self._hold(self.open.pop(release, ()), -1)
 
     def admits(self, call):
-        return all(sum(self._balance(c)[:2]) + c.amount <= LIMITS[c.budget] for c in call.charges(call.tokens))
+        return all(
+            sum(self._balance(c)[:2]) + c.amount <= LIMITS[budget_of(c.budget)] for c in call.charges(call.tokens)
+        )
 
     def would_admit(self, call):
         """Whether it would if no call were in flight."""
-        return all(self._balance(c)[0] + c.amount <= LIMITS[c.budget] for c in call.charges(call.tokens))
+        return all(self._balance(c)[0] + c.amount <= LIMITS[budget_of(c.budget)] for c in call.charges(call.tokens))
 
     def take(self, call):
         self.store(call.hold())

@@ -10,7 +10,7 @@ from samples import a_request, cancel_of, commit, in_threads, requests_limit, sc
 from tollspan.ledger import Balance, Ledger
 from tollspan.ledger._filelock import FileLock
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 
 HOLD = """
 import sys

@@ -17,11 +17,11 @@ from tollspan.ledger import _prune as prune_module
 from tollspan.ledger import _upkeep as upkeep_module
 from tollspan.ledger._index import extend_index
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 DAY_S = 86_400
 
 
-def charge(amount, budget="b", scope=""):
+def charge(amount, budget="b [requests]", scope=""):
     return Charge(budget=budget, scope=scope, window_start=0, amount=amount)
 
 
@@ -91,9 +91,10 @@ def test_a_check_after_pruning_still_finds_what_is_wrong(ledger):
     ledger.append(aged(40))
     ledger.append(commit(charges=(charge(4),)))
     ledger.prune(30)
-    ledger.store.connection.execute("UPDATE balance SET spent = spent + 1 WHERE budget = 'b'")
+    ledger.store.connection.execute("UPDATE balance SET spent = spent + 1 WHERE budget = 'b [requests]'")
     (difference,) = ledger.verify()
-    assert (difference.budget, difference.kept, difference.counted) == ("b", Balance(8, 0, 0), Balance(7, 0, 0))
+    found = (difference.budget, difference.kept, difference.counted)
+    assert found == ("b [requests]", Balance(8, 0, 0), Balance(7, 0, 0))
 
 
 calls = st.tuples(
@@ -201,7 +202,8 @@ ledger = Ledger(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for n in range(60):
-    ledger.write_event(commit(run_id="young", charges=(Charge(budget="b", scope="", window_start=0, amount=1),)))
+    charge = Charge(budget="b [requests]", scope="", window_start=0, amount=1)
+    ledger.write_event(commit(run_id="young", charges=(charge,)))
     if n % 10 == 9:
         ledger.flush()
 ledger.close()

@@ -47,6 +47,12 @@ def test_without_any_configuration_everything_is_default(tmp_path):
         keep_days=None,
         flush_on_sigterm=True,
         record_unsampled=True,
+        wait_on_rate_limit=False,
+        max_wait_timeout_s=60.0,
+        retry_budget_s=90.0,
+        drain_cut_streams=False,
+        baggage=(),
+        webhook=None,
         source={setting.name: "default" for setting in SETTINGS},
         problems=(),
     )

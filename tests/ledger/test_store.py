@@ -97,13 +97,13 @@ def test_mappings_of_any_kind_are_stored(store):
 
 def test_a_replay_changes_nothing(store):
     """An event that comes again, in a later batch or in its own, is stored and counted once."""
-    event = commit("0.25", charges=(Charge(budget="b", scope="", window_start=0, amount=7),))
+    event = commit("0.25", charges=(Charge(budget="b [requests]", scope="", window_start=0, amount=7),))
     outcomes = [store.write([Entry(event), Entry(event)]), store.write([Entry(event), Entry(commit())])]
     assert [o.duplicates for o in outcomes] == [1, 1]
     assert not any(o.conflicts for o in outcomes)
     assert [event_id for _, event_id in rows(store)].count(event.event_id) == 1
     assert len(rows(store)) == 2
-    assert store.balances([("b", "", 0)]) == {("b", "", 0): Balance(7, 0, 0)}
+    assert store.balances([("b [requests]", "", 0)]) == {("b [requests]", "", 0): Balance(7, 0, 0)}
 
 
 def test_the_same_id_with_other_content_is_reported_and_not_stored(store):
@@ -157,11 +157,11 @@ def test_a_hold_and_its_settlement_move_the_balance(store):
     """A grant counts as held until an entry releases it, once, however often it is released."""
     request = a_request(requests_limit(1))
     held = store.write(holds=[request])
-    assert held.answers == [Grant(0, (1,))]
-    assert held.balances == {("b", "", 0): Balance(0, 1, 0)}
+    assert [answer.amounts for answer in held.answers] == [(1,)]
+    assert held.balances == {("b [requests]", "", 0): Balance(0, 1, 0)}
     for _ in range(2):
         store.write([cancel_of(request)])
-        assert store.balances([("b", "", 0)]) == {("b", "", 0): Balance()}
+        assert store.balances([("b [requests]", "", 0)]) == {("b [requests]", "", 0): Balance()}
 
 
 def test_holds_of_a_batch_see_each_other_and_the_settlements_before_them(store):
@@ -191,7 +191,7 @@ def test_a_hold_id_is_taken_once(store):
     store.write(holds=[request])
     with pytest.raises(LedgerConflict, match="its own id"):
         store.write(holds=[request])
-    assert store.balances([("b", "", 0)]) == {("b", "", 0): Balance(0, 1, 0)}
+    assert store.balances([("b [requests]", "", 0)]) == {("b [requests]", "", 0): Balance(0, 1, 0)}
 
 
 def test_looking_changes_nothing(store):
@@ -199,7 +199,7 @@ def test_looking_changes_nothing(store):
     with store.looking() as look:
         answers = [look.answer(a_request(requests_limit(1))) for _ in range(2)]
     assert [type(answer) for answer in answers] == [Grant, Refusal]
-    assert (rows(store), store.balances([("b", "", 0)])) == ([], {("b", "", 0): Balance()})
+    assert (rows(store), store.balances([("b [requests]", "", 0)])) == ([], {("b [requests]", "", 0): Balance()})
 
 
 # ---- files that cannot be used

@@ -22,7 +22,7 @@ from tollspan.ledger import (
 )
 from tollspan.ledger._filelock import FileLock
 
-B = ("b", "", 0)
+B = ("b [requests]", "", 0)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Budgets that are enforced before the money is spent: `budget(...)` and `scope(...)`."""
 
 from ._admission import Admission, aadmit, admit, is_budgeted
+from ._alerts import BudgetAlert, on_budget_alert
 from ._budget import budget
 from ._demand import CallIntent, largest_output
 from ._entry import BudgetEntry
@@ -13,10 +14,13 @@ from ._errors import (
     UnboundedCost,
     UnpricedModel,
 )
+from ._loading import LoadedBudgets, load_budgets
 from ._reach import reach, scope
+from ._testing import Testing, set_testing
 
 __all__ = [
     "Admission",
+    "BudgetAlert",
     "BudgetBusy",
     "BudgetEntry",
     "BudgetExceeded",
@@ -24,6 +28,8 @@ __all__ = [
     "CallIntent",
     "CallRefused",
     "LedgerOutOfReach",
+    "LoadedBudgets",
+    "Testing",
     "UnboundedCost",
     "UnpricedModel",
     "aadmit",
@@ -31,6 +37,9 @@ __all__ = [
     "budget",
     "is_budgeted",
     "largest_output",
+    "load_budgets",
+    "on_budget_alert",
     "reach",
     "scope",
+    "set_testing",
 ]

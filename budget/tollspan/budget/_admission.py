@@ -6,7 +6,7 @@ The steps are one generator that says what to wait for; a thread and a task diff
 import asyncio
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
@@ -17,19 +17,17 @@ from tollspan.ledger import (
     Entry,
     Grant,
     HoldRequest,
-    Key,
     LedgerError,
-    Limit,
     Refusal,
     Ticket,
-    Unit,
     event_id_for,
 )
 
-from ._demand import CallIntent, demand, largest_output
+from ._demand import CallIntent, demand, largest_output, learned_output
 from ._entry import BudgetEntry
 from ._errors import CallRefused, LedgerOutOfReach, exceeded
 from ._known import remember
+from ._matching import Match, Terms, terms_of
 from ._reach import reach
 
 _log = logging.getLogger("tollspan.budget")
@@ -55,10 +53,20 @@ class _Attempt:
     intent: CallIntent
     number: int
     loop: asyncio.AbstractEventLoop | None
+    entries: tuple[BudgetEntry, ...]
     began: float  # time.monotonic()
+    models: tuple[str, ...] = ()
+    """The models to ask instead, one after the other, where a budget has no room for the one that was asked for."""
+
+    @property
+    def model(self) -> str | None:
+        return self.models[-1] if self.models else None
 
     def hold_id(self) -> bytes:
         return event_id_for(self.record.call_id, "precheck_hold", self.number)
+
+    def terms(self, line: Pipeline) -> Terms:
+        return terms_of(line, self.record, self.entries, time.time())
 
 
 Steps = Generator[_Waiting | float, Answer | None, "Admission"]
@@ -68,29 +76,28 @@ Steps = Generator[_Waiting | float, Answer | None, "Admission"]
 class Admission:
     """The call may go. `output_tokens` is the maximum that its request must carry, None where it stays as it is.
 
-    `cut_stream` says what is booked for a stream that is cut before its usage comes.
+    `model` is the model that it must ask for instead, None where it stays as it is. `cut_stream` says what is done
+    about a stream that is cut before its usage comes.
     """
 
     output_tokens: int | None = None
+    model: str | None = None
     waited_ms: float = 0.0
     budgets: tuple[str, ...] = ()
     cut_stream: CutStream = "hold"
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    definition: BudgetDefinition
-    limit: Limit
-
-
 def is_budgeted() -> bool:
     """Whether any budget is in force here; where none is, no call needs admission."""
-    return bool(reach().entries or pipeline().settings.budgets)
+    if reach().entries:
+        return True
+    line = pipeline()
+    return bool(line.settings.budgets or line.ledger.overrides)
 
 
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a thread; fills in `limits` and `held` of its record. Raises CallRefused."""
-    asks = _Attempt(record, intent, attempt, None, time.monotonic())
+    asks = _Attempt(record, intent, attempt, None, reach().entries, time.monotonic())
     steps, answer = _steps(asks), None
     while True:
         try:
@@ -117,7 +124,7 @@ async def aadmit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) ->
         loop = asyncio.get_running_loop()
     except RuntimeError:  # another kind of loop, such as trio's: it stands still for the time of a hold
         return admit(record, intent, attempt=attempt)
-    asks = _Attempt(record, intent, attempt, loop, time.monotonic())
+    asks = _Attempt(record, intent, attempt, loop, reach().entries, time.monotonic())
     steps, answer = _steps(asks), None
     while True:
         try:
@@ -173,121 +180,108 @@ def _abandon(ticket: Ticket[Answer], asks: _Attempt) -> None:
 
 
 def _steps(asks: _Attempt) -> Steps:
-    line = pipeline()
+    line, asked_model = pipeline(), asks.record.request_model
     while True:
-        matches = list(_matching(line, asks.record))
-        if not matches:
-            return Admission()
-        asks.record.limits = tuple(m.limit for m in _balances(matches))
-        enforced = [m for m in matches if m.definition.on_limit != "warn"]
-        warning = [m for m in matches if m.definition.on_limit == "warn"]
-        strict, checked = any(m.definition.mode == "strict" for m in enforced), _balances(enforced)
-        with _fails_closed() if strict else nullcontext():
-            remember(line.ledger.writer, [m.definition for m in matches])
-            if strict:
-                answer = yield from _ask(line, asks, checked)
+        terms = asks.terms(line)
+        if not terms.matches:
+            return Admission(model=asks.model)
+        asks.record.limits = terms.limits
+        with _fails_closed() if terms.is_strict else nullcontext():
+            remember(line.ledger, [m.definition for m in terms.matches if not m.is_received])
+            if terms.is_strict:
+                terms, answer = yield from _ask(line, asks, terms)
             else:
-                answer = next(_full(line, checked), None) or Grant(0, ())
+                answer = next(_full(line, terms.enforced), None) or Grant(0, ())
         if isinstance(answer, Grant):
             break
-        refusing = next(m.definition for m in checked if m.limit == answer.limit)
-        pause = _pause(answer, refusing, asks.began)
-        if pause is None:
+        refusing = terms.of(answer.limit)
+        cheaper = _fallen_back(asks, refusing)
+        pause = None if terms.is_strict or cheaper else _pause(answer, refusing, asks.began, line.max_wait_s)
+        if cheaper is None and pause is None:
+            asks.record.request_model = asked_model
             raise exceeded(answer)
-        yield pause
-    for refusal in _full(line, _balances(warning)):
+        asks = cheaper or asks
+        if pause is not None:
+            yield pause
+    for refusal in _full(line, terms.warning):
         _log.warning("%s; the call goes on, because the budget only warns", exceeded(refusal))
-    return _admission(line, asks, matches, answer)
+    return _admission(line, asks, terms, answer)
 
 
-def _matching(line: Pipeline, record: CallRecord) -> Iterator[_Match]:
-    """The budgets in force here that match the call, with the balance of each in the window that is current."""
-    entries = reach().entries
-    configured = line.settings.budgets
-    if not (entries or configured):
-        return
-    dimensions = {
-        **record.dimensions,
-        "model": record.request_model or "",
-        "provider": record.provider or "",
-        "operation": record.operation,
-    }
-    now = time.time()
-    for entry in (*entries, *(BudgetEntry(d) for d in configured)):
-        definition = entry.definition
-        scope = definition.scope(dimensions) if entry.open else None
-        if scope is not None:
-            end = definition.window.end(now) if definition.window else None
-            name, balance, start = entry.key(scope, now)
-            yield _Match(definition, Limit(name, balance, start, definition.unit, definition.limit, end))
+def _fallen_back(asks: _Attempt, refusing: BudgetDefinition) -> _Attempt | None:
+    """The same call to the cheaper model of the budget that has refused it; None where there is none left to try."""
+    model, record = refusing.fallback_model, asks.record
+    of_model = asks.intent.of_model
+    if model is None or of_model is None or asks.number or model in (*asks.models, record.request_model):
+        return None
+    record.request_model = model
+    return replace(asks, models=(*asks.models, model), intent=of_model(model))
 
 
-def _balances(matches: list[_Match]) -> list[_Match]:
-    """One match for each balance, at its lowest limit: a budget that was entered twice counts a call once."""
-    if len(matches) <= 1:
-        return matches
-    lowest: dict[tuple[Key, Unit], _Match] = {}
-    for match in matches:
-        balance = (match.limit.key, match.limit.unit)
-        if match.limit.limit <= lowest.setdefault(balance, match).limit.limit:
-            lowest[balance] = match
-    return list(lowest.values())
+class _Asking:
+    """A strict budget's question: a durable hold in every limit, or a refusal. It is renewed while it waits in line."""
+
+    def __init__(self, line: Pipeline, asks: _Attempt, terms: Terms) -> None:
+        self.line, self.asks, self.terms = line, asks, terms
+
+    def request(self) -> HoldRequest:
+        """What is asked now. Raises UnpricedModel, UnboundedCost."""
+        record, number, enforced = self.asks.record, self.asks.number, self.terms.enforced
+        # What an SDK repeats is the request as it was made.
+        intent = replace(self.asks.intent, clampable=False) if number else self.asks.intent
+        needs = demand(intent, [m.definition for m in enforced], self.line.settings)
+
+        def held(grant: Grant) -> Held:
+            nano = needs.cost.nano(grant.output_tokens) if needs.cost else None
+            return Held(self.asks.hold_id(), grant.limits, grant.amounts, nano)
+
+        self.held = held
+        return HoldRequest(
+            hold_id=self.asks.hold_id(),
+            demand=needs,
+            limits=tuple(m.limit for m in enforced),
+            describe=lambda grant: hold_event(record, held(grant), number),
+            withdraw=lambda: withdrawal(record, number),
+            expires=self.terms.expires,
+            renew=self.renewed,
+        )
+
+    def renewed(self) -> HoldRequest:
+        """What is asked when a window has turned or a limit was changed; on the writer's thread."""
+        self.terms = self.asks.terms(self.line)
+        return self.request()
 
 
-def _ask(line: Pipeline, asks: _Attempt, checked: list[_Match]) -> Generator[_Waiting | float, Answer | None, Answer]:
-    """Strict: a durable hold in every limit, or a refusal."""
-    record, number, hold_id = asks.record, asks.number, asks.hold_id()
-    # What an SDK repeats is the request as it was made.
-    intent = replace(asks.intent, clampable=False) if number else asks.intent
-    needs = demand(intent, [m.definition for m in checked], line.settings)
-    limits = tuple(m.limit for m in checked)
-
-    def held(grant: Grant) -> Held:
-        nano = needs.cost.nano(grant.output_tokens) if needs.cost else None
-        return Held(hold_id, limits, grant.amounts, nano)
-
-    wait_s = _line_s(checked, asks.began)
-    request = HoldRequest(
-        hold_id=hold_id,
-        demand=needs,
-        limits=limits,
-        describe=lambda grant: hold_event(record, held(grant), number),
-        withdraw=lambda: withdrawal(record, number),
-        patient=wait_s is not None,
-    )
-    ticket = line.ledger.writer.ask(request, wait_s=wait_s, loop=asks.loop)
+def _ask(
+    line: Pipeline, asks: _Attempt, terms: Terms
+) -> Generator[_Waiting | float, Answer | None, tuple[Terms, Answer]]:
+    asking = _Asking(line, asks, terms)
+    longest = terms.max_wait_s()
+    wait_s = None if longest is None else max(0.0, asks.began + min(longest, line.max_wait_s) - time.monotonic())
+    ticket = line.ledger.writer.ask(asking.request(), wait_s=wait_s, loop=asks.loop)
     answer = yield _Waiting(ticket, (wait_s or 0) + line.settings.busy_timeout_ms / 1000 + _PATIENCE_S)
     assert answer is not None, "a ticket is answered with a grant or a refusal"
     if isinstance(answer, Grant):
-        record.held = held(answer)
-    return answer
+        asks.record.limits, asks.record.held = asking.terms.limits, asking.held(answer)
+    return asking.terms, answer
 
 
-def _line_s(checked: list[_Match], began: float) -> float | None:
-    """How long to stand in line: only where every budget waits, and not beyond the end of a window."""
-    if any(m.definition.on_limit != "wait" for m in checked):
-        return None
-    left = began + min(m.definition.max_wait_timeout_s for m in checked) - time.monotonic()
-    resets = [m.limit.reset_at - time.time() for m in checked if m.limit.reset_at is not None]
-    return max(0.0, min([left, *resets]))
-
-
-def _full(line: Pipeline, matches: list[_Match]) -> Iterator[Refusal]:
+def _full(line: Pipeline, matches: Sequence[Match]) -> Iterator[Refusal]:
     """best_effort: those that are full, as this process last saw their balances; nothing is written or waited for."""
     for match in matches:
         limit, balance = match.limit, None
         with suppress(LedgerError):  # the writer reports a ledger that cannot be used; best_effort goes on without it
-            balance = line.ledger.cached_balance(limit.key)
+            balance = line.ledger.cached_balance(limit.key, limit.span)
         if balance is not None and balance.spent + balance.held >= limit.limit:
             yield Refusal(limit, balance, 0, busy=balance.spent < limit.limit)
 
 
-def _pause(answer: Refusal, refusing: BudgetDefinition, began: float) -> float | None:
-    """Seconds to sleep before asking again; None where waiting is not wanted or cannot help in time."""
-    left = began + refusing.max_wait_timeout_s - time.monotonic()
-    if refusing.on_limit != "wait" or left <= 0 or answer.needed > answer.limit.limit:
+def _pause(answer: Refusal, refusing: BudgetDefinition, began: float, max_wait_s: float) -> float | None:
+    """best_effort: seconds to sleep before looking again; None where waiting is not wanted or cannot help in time."""
+    left = began + min(refusing.max_wait_timeout_s, max_wait_s) - time.monotonic()
+    if refusing.on_limit != "wait" or left <= 0:
         return None
-    if answer.busy:
+    if answer.busy or answer.limit.span:
         return min(_LOOK_AGAIN_S, left)
     if answer.limit.reset_at is None:
         return None
@@ -295,19 +289,27 @@ def _pause(answer: Refusal, refusing: BudgetDefinition, began: float) -> float |
     return until_reset if until_reset <= left else None
 
 
-def _admission(line: Pipeline, asks: _Attempt, matches: list[_Match], grant: Grant) -> Admission:
+def _admission(line: Pipeline, asks: _Attempt, terms: Terms, grant: Grant) -> Admission:
     record, intent = asks.record, asks.intent
-    waits = any(m.definition.on_limit == "wait" for m in matches)
-    waited_ms = (time.monotonic() - asks.began) * 1000 if waits else 0.0
+    waited_ms = 0.0 if terms.max_wait_s() is None else (time.monotonic() - asks.began) * 1000
     if waited_ms > _LOOK_AGAIN_S * 1000:
         line.ledger.writer.put(Entry(wait_event(record, waited_ms, asks.number)))
     unasked = intent.max_output_tokens is None and intent.clampable and intent.unbounded is None
+    unasked = unasked and learned_output(intent, [m.definition for m in terms.enforced]) is None
     cut = (
         record.held is not None and unasked and asks.number == 0 and grant.output_tokens < largest_output(intent.price)
     )
     return Admission(
         output_tokens=grant.output_tokens if cut else None,
+        model=asks.model,
         waited_ms=waited_ms,
-        budgets=tuple(dict.fromkeys(m.definition.name for m in matches)),
-        cut_stream="estimate" if all(m.definition.cut_stream == "estimate" for m in matches) else "hold",
+        budgets=tuple(dict.fromkeys(m.definition.name for m in terms.matches)),
+        cut_stream=_cut_stream(terms),
     )
+
+
+def _cut_stream(terms: Terms) -> CutStream:
+    wishes = {match.definition.cut_stream for match in terms.matches}
+    if "drain" in wishes:
+        return "drain"
+    return "estimate" if wishes == {"estimate"} else "hold"

@@ -13,12 +13,11 @@ from tollspan.ledger import (
     CutStream,
     Mode,
     OnLimit,
-    Window,
-    WindowKind,
     parse_limit,
 )
 
 from . import _twins
+from ._alerts import OnWarn, expect, what_is_wrong_with
 from ._entry import BudgetEntry, close
 from ._reach import enter, reach
 
@@ -28,20 +27,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.suppress`
     """Limit what the calls inside may spend, before they are sent.
 
-    `limit` reads like `5 USD / day`, `0.10 USD`, `100000 tokens / hour`. With a window, `name` is one balance shared by
-    every process that uses the same ledger; without one, each entry has a balance of its own.
+    `limit` reads like `5 USD / day`, `0.10 USD`, `100000 tokens / hour`, `60 requests / rolling minute`, or
+    `8 concurrent` for calls at once. With a window, `name` is one balance shared by every process that uses the same
+    ledger, and so it is for calls at once; without one, each entry has a balance of its own.
 
     As a decorator it takes functions, coroutine functions, generators and async generators; as a block it works in
     `with` and `async with`, nests, and one object may be entered by many tasks at once. Raises BudgetSyntaxError for
     values that make no sense.
 
     `mode`: `strict` writes a durable hold before each request; `best_effort` compares with what this process last saw.
-    `on_limit`: `raise`, `wait` (up to `max_wait_timeout_s`, first come first served), or `warn` and go on.
+    `on_limit`: `raise`, `wait` (up to `max_wait_timeout_s`, first come first served), `warn` and go on, or `fallback`:
+    the call goes to `fallback_model` if it fits with that one.
     `match` maps dimensions to globs, `each` names the dimension of which every value has its own balance.
     `output_bound` is what a call without a maximum of its own may give: `clamp` (the model's maximum where it fits,
-    else what the remainder buys), or uncut the `max` or a number of tokens. `cut_stream`: a stream cut short without
-    usage keeps its whole `hold` as spend, or the `estimate` of what was seen. `timezone` is the configured
-    one unless it is given. `warn_at` and `fallback_model` are kept for a later version.
+    else what the remainder buys), uncut the `max`, a number of tokens, which is sent as its maximum, or uncut what is
+    `learned` from the ledger's history, which a call may pass now and then.
+    `cut_stream`: a stream cut short without usage keeps its whole `hold` as spend, or the `estimate` of what was seen,
+    or its rest is read in the background (`drain`). `timezone` is the configured one unless it is given. `warn_at` are
+    fractions of the limit, such as `(0.5, 0.8)`: each is told once in a window, by one of all processes, to the log,
+    to the webhook, and in that process to `on_warn` and to whom `on_budget_alert` has noted: after the commit, and off
+    the path of any call.
     """
 
     def __init__(
@@ -56,20 +61,21 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
         match: Mapping[str, str] | None = None,
         timezone: str | None = None,
         warn_at: tuple[float, ...] = (),
+        on_warn: OnWarn | None = None,
         output_bound: str | int = "clamp",
         cut_stream: CutStream = "hold",
         fallback_model: str | None = None,
     ) -> None:
-        for key, value in (("warn_at", warn_at), ("fallback_model", fallback_model)):
-            if value:
-                raise BudgetSyntaxError(f"budget {name!r}, {key} is not there yet in this version; leave it out")
-        amount, unit, kind = parse_limit(limit)
-        self._has_zone = kind is None or timezone is not None
+        try:
+            amount, unit, window = parse_limit(limit, "UTC" if timezone is None else timezone)
+        except BudgetSyntaxError as error:
+            raise BudgetSyntaxError(f"budget {name!r}, {error}") from None
+        self._has_zone = window is None or timezone is not None
         self._definition = BudgetDefinition(
             name=name,
             limit=amount,
             unit=unit,
-            window=_window(name, kind, timezone) if kind else None,
+            window=window,
             match=match or {},
             each=each,
             mode=mode,
@@ -77,7 +83,12 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
             max_wait_timeout_s=max_wait_timeout_s,
             output_bound=output_bound,
             cut_stream=cut_stream,
+            fallback_model=fallback_model,
+            warn_at=warn_at,
         )
+        self._on_warn = on_warn
+        if on_warn is not None:
+            self._check_on_warn(on_warn)
         self._entries: list[BudgetEntry] = []
 
     @property
@@ -90,7 +101,7 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
         if window is not None and not self._has_zone:
             zone = pipeline().settings.timezone
             if zone != window.timezone:
-                self._definition = replace(self._definition, window=Window(window.kind, zone))
+                self._definition = replace(self._definition, window=replace(window, timezone=zone))
         return self._definition
 
     def __enter__(self) -> BudgetEntry:
@@ -129,17 +140,20 @@ class budget:  # noqa: N801 - a decorator and a block, written like `contextlib.
             return _twins.coroutine(self._new_entry, function)
         return _twins.plain(self._new_entry, function)
 
+    def _check_on_warn(self, on_warn: OnWarn) -> None:
+        wrong = what_is_wrong_with(on_warn)
+        if wrong is None and not self._definition.warn_at:
+            wrong = "it belongs to warn_at; write both of them, or neither"
+        if wrong is not None:
+            raise BudgetSyntaxError(f"budget {self._definition.name!r}, on_warn: {wrong}")
+
     def _new_entry(self) -> BudgetEntry:
-        return BudgetEntry(self.definition)
+        entry = BudgetEntry(self.definition)
+        if entry.definition.warn_at:
+            expect(entry.definition, entry.run, self._on_warn)
+        return entry
 
     def _newest(self) -> BudgetEntry | None:
         """The entry to leave: the newest one of this object that is in force here, else the newest anywhere."""
         here = [e for e in reach().entries if e.open and any(e is own for own in self._entries)]
         return here[-1] if here else self._entries[-1] if self._entries else None
-
-
-def _window(name: str, kind: WindowKind, timezone: str | None) -> Window:
-    try:
-        return Window(kind, "UTC" if timezone is None else timezone)
-    except ValueError as error:
-        raise BudgetSyntaxError(f"budget {name!r}, {error}") from None

@@ -1,6 +1,6 @@
 """What a call may cost at the most, and what strict mode does where that cannot be known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tollspan.ledger import BudgetDefinition, Cost, Demand, RateCard, Settings, Unpriced, to_nano_up
@@ -17,7 +17,9 @@ class CallIntent:
     """A call that asks for admission. Token counts are upper bounds for one attempt.
 
     `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
-    `clampable` tells whether the caller of `admit` can still lower the request's maximum output.
+    `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
+    intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
+    output tokens that the ledger's history bounds such calls by, or None.
     """
 
     price: RateCard | Unpriced
@@ -26,6 +28,8 @@ class CallIntent:
     choices: int = 1
     unbounded: str | None = None
     clampable: bool = True
+    of_model: "Callable[[str], CallIntent] | None" = None
+    learned: Callable[[], int | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def demand(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings
 
 
 def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings: Settings) -> Cost | None:
-    if all(d.unit == "requests" for d in definitions):
+    if all(d.unit in ("requests", "concurrent") for d in definitions):
         return None
     in_usd = any(d.unit == "USD" for d in definitions)
     fixed = None if settings.hold_usd is None else FixedCost(to_nano_up(settings.hold_usd))
@@ -90,14 +94,22 @@ def _missing_price(intent: CallIntent) -> str | None:
 
 
 def _input(intent: CallIntent) -> int:
-    window = intent.price.context_window if isinstance(intent.price, RateCard) else None
-    return min(intent.input_tokens, window) if window else intent.input_tokens
+    price = intent.price
+    return price.most_input(intent.input_tokens) if isinstance(price, RateCard) else intent.input_tokens
 
 
 def largest_output(price: RateCard | Unpriced) -> int:
     """The most output tokens that one choice of this model gives."""
     card = price if isinstance(price, RateCard) else None
     return (card.max_output_tokens or card.context_window if card else None) or _LARGEST_OUTPUT
+
+
+def learned_output(intent: CallIntent, definitions: Sequence[BudgetDefinition]) -> int | None:
+    """What the ledger's history bounds the output by, where every budget takes that for enough: one may be passed."""
+    if intent.max_output_tokens is not None or any(d.output_bound != "learned" for d in definitions):
+        return None
+    learned = intent.learned() if definitions else None
+    return None if learned is None else min(learned, largest_output(intent.price))
 
 
 def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: int) -> tuple[int, int]:
@@ -110,6 +122,10 @@ def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: 
         return wanted, wanted
     if not intent.clampable:
         return most, most
+    if (learned := learned_output(intent, definitions)) is not None:
+        return learned, learned
     bounds = [d.output_bound for d in definitions]
     wanted = min([most, *(bound for bound in bounds if isinstance(bound, int))])
+    if {*bounds} == {"learned"}:  # with too little history, as if nothing were said
+        bounds = ["clamp"]
     return wanted, min(floor, wanted) if "clamp" in bounds and "max" not in bounds else wanted

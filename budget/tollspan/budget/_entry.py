@@ -18,17 +18,18 @@ class BudgetEntry:
     with `each` shows the balance of the value that the scopes in force give.
     """
 
-    __slots__ = ("definition", "open", "run")
+    __slots__ = ("definition", "is_received", "open", "run")
 
     def __init__(self, definition: BudgetDefinition) -> None:
         self.definition = definition
         self.open = True
+        self.is_received = False  # from another service: it restricts its own calls, and defines nothing here
         self.run = "" if definition.window else f"run={secrets.token_hex(8)}"
 
     @property
     def limit(self) -> Decimal:
-        """How much may be spent."""
-        return self._amount(self.definition.limit)
+        """How much may be spent: as it was written, or as it was set over that from outside."""
+        return self._amount(self._limit())
 
     @property
     def spent(self) -> Decimal:
@@ -44,18 +45,24 @@ class BudgetEntry:
     def remaining(self) -> Decimal:
         """What is neither spent nor held; never below 0."""
         balance = self._balance()
-        return self._amount(max(0, self.definition.limit - balance.spent - balance.held))
+        return self._amount(max(0, self._limit() - balance.spent - balance.held))
 
     def key(self, scope: str = "", at: float | None = None) -> Key:
         """The balance of this entry, for a value of `each`, at an instant (epoch seconds; now by default)."""
         window = self.definition.window
         start = window.start(time.time() if at is None else at) if window else 0
-        return (self.definition.name, " ".join(filter(None, (self.run, scope))), start)
+        return (self.definition.account, " ".join(filter(None, (self.run, scope))), start)
+
+    def _limit(self) -> int:
+        return pipeline().ledger.overrides.limit_of(self.definition, time.time())
 
     def _balance(self) -> Balance:
         each = self.definition.each
         value = reach().dimensions.get(each) if each else None
-        return pipeline().ledger.balance(self.key("" if value is None else f"{each}={value}"))
+        window = self.definition.window
+        return pipeline().ledger.balance(
+            self.key("" if value is None else f"{each}={value}"), window.span if window else 0
+        )
 
     def _amount(self, value: int) -> Decimal:
         return to_usd(value) if self.definition.unit == "USD" else Decimal(value)

@@ -24,8 +24,8 @@ class CallRefused(Exception):  # noqa: N818 - says what happened, as users meet 
 class BudgetExceeded(CallRefused):
     """A budget has no room for the call.
 
-    Amounts are Decimal USD, tokens or requests, as `unit` says: `needed` by this call, `spent`, `held` by calls in
-    flight, and `limit`. `reset_at` is in epoch seconds, None where the budget never starts anew.
+    Amounts are Decimal USD, tokens, requests or calls at once, as `unit` says: `needed` by this call, `spent`, `held`
+    by calls in flight, and `limit`. `reset_at` is in epoch seconds, None where the budget never starts anew.
     """
 
     def __init__(self, refusal: Refusal, *, way_out: str) -> None:

@@ -1,18 +1,28 @@
-"""Definitions written in code are noted in the ledger once, so that `tollspan budget status` can show their limits."""
+"""Definitions are noted in the ledger once, so that `tollspan budget status` can show their limits.
+
+Those with `warn_at` are watched as they are used; for others nothing is subscribed to.
+"""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from tollspan.ledger import BudgetDefinition, Definition, Writer, dump_definition
+from tollspan.ledger import BudgetDefinition, Definition, Ledger, dump_definition, internal_errors
 
-_noted: WeakKeyDictionary[Writer, set[BudgetDefinition]] = WeakKeyDictionary()
+from ._alerts import watch
+
+_noted: WeakKeyDictionary[Ledger, set[BudgetDefinition]] = WeakKeyDictionary()
 
 
-def remember(writer: Writer, definitions: Iterable[BudgetDefinition]) -> None:
-    """Note the definitions that this process has not noted yet."""
-    noted = _noted.setdefault(writer, set())
+def remember(ledger: Ledger, definitions: Sequence[BudgetDefinition]) -> None:
+    """Note the definitions that a call counts in, of which this process has not noted all yet."""
+    noted = _noted.setdefault(ledger, set())
     for definition in definitions:
-        if definition.window is not None and definition not in noted:
+        if definition not in noted:
             noted.add(definition)
-            writer.define(Definition(definition.name, dump_definition(definition), time.time()))
+            if definition.window is not None:
+                ledger.writer.define(Definition(definition.name, dump_definition(definition), time.time()))
+    watched = [definition for definition in definitions if definition.warn_at]
+    if watched:
+        with internal_errors:
+            watch(ledger, watched)

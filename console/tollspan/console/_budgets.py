@@ -2,36 +2,32 @@
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from tollspan.ledger import Balance, BudgetDefinition, Ledger, Settings, Unit, Window, format_usd, to_usd
+from tollspan.ledger import Balance, BudgetOverride, Unit, format_limit
 
 from ._ledgers import existing_ledger, settings_for
-from ._render import CURRENCY, Numbers, console, exact, plain, print_json, print_table
+from ._render import CURRENCY, Numbers, console, plain, print_json, print_table
+from ._standings import (
+    Known,
+    Standing,
+    amount,
+    as_dict,
+    exactly,
+    limit_text,
+    looks_back,
+    options,
+    override_dict,
+    standings,
+    until_text,
+)
 from ._when import iso, shown
 
 _BAR = 12
 _DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A budget and its balances in the current window, by scope. `seen` is None for one that is configured here."""
-
-    definition: BudgetDefinition
-    window: Window
-    seen: float | None
-    reset_at: float | None
-    balances: dict[str, Balance]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether any balance has more spent than the limit."""
-        return any(balance.spent > self.definition.limit for balance in self.balances.values())
 
 
 def show(url: str | None, *, as_json: bool) -> int:
@@ -39,106 +35,130 @@ def show(url: str | None, *, as_json: bool) -> int:
     settings, now = settings_for(url), time.time()
     with existing_ledger(settings) as ledger:
         budgets = standings(ledger, settings, now)
+        overrides = list(ledger.overrides)
     if as_json:
-        print_json({"currency": CURRENCY, "budgets": [_as_dict(budget) for budget in budgets]})
+        print_json(
+            {
+                "currency": CURRENCY,
+                "budgets": [_as_dict(budget) for budget in budgets],
+                "overrides": [
+                    override_dict(each, settings.timezone) | {"in_force": each.holds(now)} for each in overrides
+                ],
+            }
+        )
     else:
-        _print_text(console(), budgets)
+        _print_text(console(), budgets, [each for each in overrides if each.holds(now)], settings.timezone)
     return int(any(budget.is_over for budget in budgets))
 
 
-def standings(ledger: Ledger, settings: Settings, now: float) -> list[Standing]:
-    """The configured budgets and those that other code used with this ledger, as they stand at an instant."""
-    seen: dict[str, float | None] = {known.definition.name: known.seen for known in ledger.known_budgets()}
-    definitions = {known.definition.name: known.definition for known in ledger.known_budgets()}
-    for configured in settings.budgets:
-        definitions[configured.name], seen[configured.name] = configured, None
-    return [
-        _standing(ledger, definition, definition.window, seen[name], now)
-        for name, definition in definitions.items()
-        if definition.window is not None
-    ]
-
-
-def _standing(ledger: Ledger, definition: BudgetDefinition, window: Window, seen: float | None, now: float) -> Standing:
-    balances = ledger.balances(definition.name, window.start(now))
-    if definition.each is None:
-        balances = {"": balances.get("", Balance())}
-    by_use = sorted(balances.items(), key=lambda item: (-item[1].spent - item[1].held, item[0]))
-    return Standing(definition, window, seen, window.end(now), dict(by_use))
-
-
-def _as_dict(budget: Standing) -> dict[str, Any]:
-    definition, window = budget.definition, budget.window
-    return {
-        "name": definition.name,
-        "limit": _exact(definition.limit, definition.unit),
-        "unit": definition.unit,
-        "window": window.kind,
-        "timezone": window.timezone,
-        "resets_at": None if budget.reset_at is None else iso(budget.reset_at, window.timezone),
-        "mode": definition.mode,
-        "on_limit": definition.on_limit,
-        "match": dict(definition.match),
-        "each": definition.each,
-        "configured": budget.seen is None,
-        "last_seen": None if budget.seen is None else iso(budget.seen, window.timezone),
-        "balances": [_balance(scope, balance, definition) for scope, balance in budget.balances.items()],
+def _as_dict(standing: Standing) -> dict[str, Any]:
+    budget = standing.budget
+    zone = budget.window.timezone
+    return as_dict(budget) | {
+        "resets_at": None if standing.reset_at is None else iso(standing.reset_at, zone),
+        "balances": [_balance(scope, balance, budget) for scope, balance in standing.balances.items()],
     }
 
 
-def _balance(scope: str, balance: Balance, definition: BudgetDefinition) -> dict[str, Any]:
-    unit = definition.unit
+def _balance(scope: str, balance: Balance, budget: Known) -> dict[str, Any]:
+    unit = budget.definition.unit
     return {
         "scope": scope,
-        "spent": _exact(balance.spent, unit),
-        "estimated": _exact(balance.estimated, unit),
-        "held": _exact(balance.held, unit),
-        "remaining": _exact(_remaining(balance, definition), unit),
-        "over_limit": balance.spent > definition.limit,
+        "spent": exactly(balance.spent, unit),
+        "estimated": exactly(balance.estimated, unit),
+        "held": exactly(balance.held, unit),
+        "remaining": exactly(_remaining(balance, budget.limit), unit),
+        "over_limit": balance.spent > budget.limit,
     }
 
 
-def _print_text(screen: Console, budgets: Sequence[Standing]) -> None:
+def _print_text(
+    screen: Console, budgets: Sequence[Standing], overrides: Iterable[BudgetOverride], timezone: str
+) -> None:
     if not budgets:
         screen.print(
-            'no budgets yet: set TOLLSPAN_BUDGET="5 USD / day", or use budget("5 USD / day", name=...) in code'
+            'no budgets yet: set TOLLSPAN_BUDGET="5 USD / day", or use budget("5 USD / day", name=...) in code, or '
+            '`tollspan budget set everything "5 USD / day"`'
         )
     for number, budget in enumerate(budgets):
         if number:
             screen.print()
         screen.print(_title(budget), style="bold red" if budget.is_over else "bold")
+        if more := "; ".join(map(plain, _more(budget.budget))):
+            screen.print(more, style="dim")
         if budget.balances:
             _print_balances(budget)
         else:
-            screen.print(f"no call of any {plain(budget.definition.each)} in this window yet")
+            screen.print(f"no call of any {plain(budget.budget.definition.each)} in this window yet")
+    for override in _alone(budgets, overrides):
+        limit = format_limit(override.limit, override.unit, None)
+        screen.print(
+            f"\n{plain(override.name)}: {limit}, set {until_text(override.until, timezone)}; no budget of this name "
+            "and unit with a window is known",
+            style="dim",
+        )
 
 
-def _title(budget: Standing) -> str:
+def _alone(budgets: Iterable[Standing], overrides: Iterable[BudgetOverride]) -> list[BudgetOverride]:
+    used = {each.budget.definition.name for each in budgets if each.budget.override is not None}
+    return [override for override in overrides if override.name not in used]
+
+
+def _title(standing: Standing) -> str:
+    budget = standing.budget
     definition, window = budget.definition, budget.window
-    zone = window.timezone
-    reset = "never resets" if budget.reset_at is None else f"resets {shown(budget.reset_at, zone)} {zone}"
-    limit = f"{_amount(definition.limit, definition.unit)} / {window.kind}"
+    name = plain(definition.name)
     # Budgets from the environment are named by their own limit.
-    named = definition.name.startswith("env: ")
-    parts = [plain(definition.name) if named else f"{plain(definition.name)}: {limit}", definition.mode, reset]
-    if budget.seen is not None and budget.seen < time.time() - _DAY_S:
-        parts.append(f"last used {shown(budget.seen, zone, form='%Y-%m-%d')}")
+    named = definition.name.startswith("env: ") and budget.limit == definition.limit
+    parts = [name if named else f"{name}: {limit_text(budget)}"]
+    if definition.unit != "concurrent":
+        parts += [definition.mode, _renewal(standing)]
+    if budget.seen is not None and budget.source != "configuration" and budget.seen < time.time() - _DAY_S:
+        parts.append(f"last used {shown(budget.seen, window.timezone, form='%Y-%m-%d')}")
     return ", ".join(parts)
 
 
-def _print_balances(budget: Standing) -> None:
-    limit, unit = budget.definition.limit, budget.definition.unit
-    balances = list(budget.balances.values())
-    scopes = [plain(scope) if scope else "all" for scope in budget.balances]
+def _renewal(standing: Standing) -> str:
+    window = standing.budget.window
+    if window.span:
+        return f"looks back {looks_back(window)}"
+    if standing.reset_at is None:
+        return "never resets"
+    return f"resets {shown(standing.reset_at, window.timezone)} {window.timezone}"
+
+
+def _more(budget: Known) -> Iterator[str]:
+    definition, override = budget.definition, budget.override
+    if override is not None:
+        until = until_text(override.until, budget.window.timezone)
+        if budget.source == "command line":
+            yield f"set by `tollspan budget set`, {until}"
+        else:
+            own = amount(definition.limit, definition.unit)
+            yield f"this limit was set {until}; {budget.source} says {own}"
+    yield from options(definition)
+
+
+def _print_balances(standing: Standing) -> None:
+    limit, unit = standing.budget.limit, standing.budget.definition.unit
+    balances = list(standing.balances.values())
+    scopes = [plain(scope) if scope else "all" for scope in standing.balances]
+    at_once = unit == "concurrent"
+    spent = [] if at_once else [Numbers("spent", "spent", [_cell(balance.spent, unit) for balance in balances])]
+    held = ("in flight", "now") if at_once else ("held", "held")
     print_table(
         {"scope": scopes, "used": [bar(balance, limit) for balance in balances]},
         [
             Numbers("", "", [_share(balance, limit) for balance in balances]),
-            Numbers("spent", "spent", [_amount(balance.spent, unit) for balance in balances]),
-            Numbers("held", "held", [_amount(balance.held, unit) for balance in balances]),
-            Numbers("remaining", "left", [_amount(_remaining(b, budget.definition), unit) for b in balances]),
+            *spent,
+            Numbers(*held, [_cell(balance.held, unit) for balance in balances]),
+            Numbers("remaining", "left", [_cell(_remaining(balance, limit), unit) for balance in balances]),
         ],
     )
+
+
+def _cell(value: int, unit: Unit) -> str:
+    return str(value) if unit == "concurrent" else amount(value, unit)
 
 
 def _share(balance: Balance, limit: int) -> str:
@@ -155,13 +175,5 @@ def bar(balance: Balance, limit: int) -> str:
     return spent * to_spent + held * (to_held - to_spent) + free * (_BAR - to_held)
 
 
-def _remaining(balance: Balance, definition: BudgetDefinition) -> int:
-    return max(0, definition.limit - balance.spent - balance.held)
-
-
-def _amount(value: int, unit: Unit) -> str:
-    return format_usd(value) if unit == "USD" else f"{value} {unit}"
-
-
-def _exact(value: int, unit: Unit) -> str:
-    return exact(to_usd(value)) or "" if unit == "USD" else str(value)
+def _remaining(balance: Balance, limit: int) -> int:
+    return max(0, limit - balance.spent - balance.held)

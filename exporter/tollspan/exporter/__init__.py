@@ -6,7 +6,7 @@
 from ._booking import book_usage
 from ._coverage import CURRENT, CountedCall, coverage, in_call
 from ._pipeline import Pipeline, pipeline, use_pipeline
-from ._processor import LedgerSpanProcessor
+from ._processor import LedgerSpanProcessor, charge_by
 from ._record import CallRecord, Held, Outcome
 from ._translate import beginning, hold_event, retry, settlement, wait_event, withdrawal
 
@@ -20,6 +20,7 @@ __all__ = [
     "Pipeline",
     "beginning",
     "book_usage",
+    "charge_by",
     "coverage",
     "hold_event",
     "in_call",

@@ -91,7 +91,7 @@ class CountedCall:
 
     def _has_model_of(self, other: "CountedCall") -> bool:
         named = other.models - {None}
-        return bool(named & self.models) or (not named and other.usage is None)
+        return not named or bool(named & self.models)
 
     def _has_usage_of(self, other: "CountedCall") -> bool:
         if other.usage is None:

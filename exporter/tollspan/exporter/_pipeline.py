@@ -1,16 +1,21 @@
 """The process's way into the ledger: settings, prices and ledger opened once, the processor attached where needed."""
 
 import logging
+import math
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from opentelemetry import trace
 from opentelemetry.metrics import MeterProvider
 
 from tollspan.ledger import (
+    BudgetDefinition,
     Ledger,
     LedgerUnavailable,
     PriceBook,
@@ -29,20 +34,32 @@ from ._settle import settle
 from ._signals import flush_on_sigterm
 
 _log = logging.getLogger("tollspan")
+_SERVICE = "service.name"
 _lock = threading.RLock()
 _current: "Pipeline | None" = None
+_following: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""The providers that have the processor of a pipeline that stood in for another."""
 
 
 class Pipeline:
     """What one process shares between all its calls. Nothing is opened before the first call needs it."""
 
+    stands_in: ClassVar[bool] = False
+    """Whether it takes the place of the configured one for a while, and so the foreign calls of all providers."""
+
     def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
         self.settings = settings
+        self._configured = settings.budgets
+        self._added: list[list[BudgetDefinition]] = []
         self._ledger = ledger
         self._prices: PriceBook | None = None
         self._metrics: LedgerMetrics | None = None
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
         self._last_provider: Any = None
+        self.service = ""
+        """The service that this process is, as the resource or the environment names it: a dimension of its calls."""
+        self.max_wait_s = math.inf
+        """The longest that a call may wait in line for a budget, in seconds, whatever the budget says."""
         self._pid = 0
 
     @property
@@ -82,12 +99,34 @@ class Pipeline:
             return
         add = getattr(provider, "add_span_processor", None)
         with _lock:
-            if add is not None and provider not in self._attached:
-                self._attached.add(provider)
+            attached = _following if self.stands_in else self._attached
+            if add is not None and provider not in attached:
+                attached.add(provider)
                 add(_PipelineProcessor(self))
                 if self.settings.record_unsampled:
                     record_unsampled(provider)
+            self.service = service_of(provider)
             self._last_provider = provider
+
+    def add_budgets(self, budgets: Iterable[BudgetDefinition]) -> Callable[[], None]:
+        """Put budgets in force beside the configured ones, in the place of those of the same names.
+
+        What is given back takes them out again, and is harmless the second time.
+        """
+        own = [*budgets]  # a list of its own, by which it is found again
+        with _lock:
+            self._put_in_force([*self._added, own])
+
+        def remove() -> None:
+            with _lock:
+                self._put_in_force([added for added in self._added if added is not own])
+
+        return remove
+
+    def _put_in_force(self, added: list[list[BudgetDefinition]]) -> None:
+        self._added = added
+        named = {budget.name: budget for budgets in (self._configured, *added) for budget in budgets}
+        self.settings = replace(self.settings, budgets=tuple(named.values()))
 
     def settle(self, record: CallRecord, span: trace.Span) -> None:
         """End the span and bring its record into the ledger: by the processor, or by hand where none saw the span."""
@@ -136,8 +175,21 @@ class Pipeline:
             return PriceBook()
 
 
+def service_of(provider: trace.TracerProvider) -> str:
+    """The name of the service, as the provider's resource has it, or else as the environment says; "" for none."""
+    resource = getattr(provider, "resource", None)
+    named = getattr(resource, "attributes", {}).get(_SERVICE) or os.environ.get("OTEL_SERVICE_NAME")
+    if not named:
+        pairs = [pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")]
+        named = next((unquote(value.strip()) for key, _, value in pairs if key.strip() == _SERVICE), "")
+    return "" if str(named).startswith("unknown_service") else str(named)
+
+
 class _PipelineProcessor(LedgerSpanProcessor):
-    """The processor of a pipeline: a flush writes what any of its calls left, also those that no provider saw."""
+    """The processor of a pipeline: a flush writes what any of its calls left, also those that no provider saw.
+
+    A provider outlives the pipelines that stand in for another, and keeps their processors: those follow the process.
+    """
 
     def __init__(self, line: Pipeline) -> None:
         super().__init__()
@@ -145,11 +197,13 @@ class _PipelineProcessor(LedgerSpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         with internal_errors:
-            return not self._line.is_open or self._line.ledger.flush(timeout_millis / 1000)
+            line = self._books()
+            return not line.is_open or line.ledger.flush(timeout_millis / 1000)
         return False
 
     def _books(self) -> Pipeline:
-        return self._line
+        follows = self._line.stands_in or (_current is not None and _current.stands_in)
+        return pipeline() if follows else self._line
 
 
 def pipeline() -> Pipeline:

@@ -6,7 +6,7 @@ from itertools import chain
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from tollspan.ledger import Ledger, internal_errors
+from tollspan.ledger import Ledger, Limit, internal_errors
 
 from ._coverage import OWN_SCOPE, coverage
 from ._dialects import Inference, attributes_of, is_marked, operation_of, read
@@ -27,6 +27,20 @@ def keep_books_in(books: Callable[[], Books]) -> None:
     """Say where foreign calls are accounted by a processor that is not told."""
     global _configured  # noqa: PLW0603 - a process has one pipeline at a time
     _configured = books
+
+
+def _no_limits(_record: CallRecord) -> tuple[Limit, ...]:
+    return ()
+
+
+_limits_of: Callable[[CallRecord], tuple[Limit, ...]] = _no_limits
+"""The balances that a foreign call counts in; budgets are above, and put themselves in this place."""
+
+
+def charge_by(limits_of: Callable[[CallRecord], tuple[Limit, ...]]) -> None:
+    """Say which balances a foreign call counts in; it is asked where its span ends, once for each call."""
+    global _limits_of  # noqa: PLW0603 - as above
+    _limits_of = limits_of
 
 
 def bind(span_id: int, record: CallRecord, ledger: Ledger) -> None:
@@ -101,6 +115,7 @@ class LedgerSpanProcessor(SpanProcessor):
         record = record_of(said, books.settings)
         if coverage.counts(said.scope, record, span):
             book(record, said, books.prices)
+            record.limits = _limits_of(record)
             self._written = self._ledger or books.ledger
             settle(record, self._written)
 

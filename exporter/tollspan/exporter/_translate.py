@@ -1,10 +1,11 @@
 """From the record of a call to events of the ledger: pure, and the only place where that is done."""
 
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from tollspan.ledger import Beginning, Charge, Entry, EventType, LedgerEvent, Limit, event_id_for, to_usd
+from tollspan.ledger import Beginning, Charge, Entry, EventType, LedgerEvent, Limit, charge_of, event_id_for, to_usd
 
 from ._record import CallRecord, Held
 
@@ -18,7 +19,7 @@ def settled(record: CallRecord) -> LedgerEvent:
     """The event of an ended call: a commit, or a cancel where nothing was billed."""
     if record.outcome == "unbilled":
         return _event(record, "cancel")
-    return _event(record, "commit", charges=tuple(_charge(record, limit) for limit in record.limits))
+    return _event(record, "commit", charges=_charges(record))
 
 
 def beginning(record: CallRecord, estimate: int | None) -> Beginning:
@@ -31,7 +32,7 @@ def beginning(record: CallRecord, estimate: int | None) -> Beginning:
         model=record.model,
         estimate=estimate,
         reason=None if estimate is not None else "its model has no price",
-        charges=tuple(_charge_of(limit, _begun_amount(limit, estimate)) for limit in record.limits),
+        charges=tuple(charge_of(limit, _begun_amount(limit, estimate)) for limit in _spent(record)),
         **_where(record),
     )
 
@@ -64,7 +65,7 @@ def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
     event = LedgerEvent(
         **_identity(record, "retry", sequence),
         cost_est_usd=_usd(record.estimate) if billed else None,
-        charges=tuple(_charge(record, limit) for limit in record.limits) if billed else (),
+        charges=_charges(record) if billed else (),
         estimated=billed,
         status="error",
         reason="nobody can tell whether this attempt was billed" if billed else "this attempt was not billed",
@@ -76,19 +77,27 @@ def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
     return Entry(event, record.held.hold_id if billed and record.held else None)
 
 
-def wait_event(record: CallRecord, waited_ms: float, sequence: int = 0) -> LedgerEvent:
-    """An attempt that stood in line for a budget, and for how long."""
+def wait_event(
+    record: CallRecord,
+    waited_ms: float,
+    sequence: int = 0,
+    *,
+    reason: str = "budget",
+    http_status: int | None = None,
+) -> LedgerEvent:
+    """An attempt that had to wait, by default in line for a budget, and for how long."""
     return LedgerEvent(
         **_identity(record, "wait", sequence),
         timing={"total_ms": round(waited_ms, 3)},
-        reason="budget",
+        reason=reason,
+        http_status=http_status,
         timestamp=time.time(),
     )
 
 
 def held_charges(held: Held) -> tuple[Charge, ...]:
     """What a hold holds, as charges."""
-    return tuple(_charge_of(limit, amount) for limit, amount in zip(held.limits, held.amounts, strict=True))
+    return tuple(charge_of(limit, amount) for limit, amount in zip(held.limits, held.amounts, strict=True))
 
 
 def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, ...] = ()) -> LedgerEvent:
@@ -140,22 +149,27 @@ def _where(record: CallRecord) -> dict[str, Any]:
     }
 
 
+def _charges(record: CallRecord) -> tuple[Charge, ...]:
+    return tuple(_charge(record, limit) for limit in _spent(record))
+
+
+def _spent(record: CallRecord) -> Iterator[Limit]:
+    """The limits in which a call spends: how many calls there are at once is only held."""
+    return (limit for limit in record.limits if limit.unit != "concurrent")
+
+
 def _charge(record: CallRecord, limit: Limit) -> Charge:
     """What a billed call uses of one limit; what it held is the best that is known where the true amount is not."""
     fallback = record.held.amount(limit) if record.held else 0
     if limit.unit == "requests":
-        return _charge_of(limit, 1)
+        return charge_of(limit, 1)
     if limit.unit == "tokens":
         usage = record.usage
-        return _charge_of(
+        return charge_of(
             limit, fallback if usage is None else int(usage.get("tokens_in", 0) + usage.get("tokens_out", 0))
         )
     spend = record.cost if record.cost is not None else record.estimate
-    return _charge_of(limit, fallback if spend is None else spend)
-
-
-def _charge_of(limit: Limit, amount: int) -> Charge:
-    return Charge(budget=limit.budget, scope=limit.scope, window_start=limit.window_start, amount=amount)
+    return charge_of(limit, fallback if spend is None else spend)
 
 
 def _timing(record: CallRecord) -> dict[str, float]:

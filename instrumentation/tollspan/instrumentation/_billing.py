@@ -69,7 +69,7 @@ def _of_what_was_seen(
     on to generate after a cut, nobody sees: only the hold is sure to cover them.
     """
     held = record.held.nano if record.held else None
-    if held is not None and cut_stream == "hold":
+    if held is not None and cut_stream != "estimate":
         return held
     if not request.stream:  # JSON that was cut, or never read, shows nothing of its output
         return upper_bound(record, request, price_of)
@@ -81,5 +81,4 @@ def _of_what_was_seen(
 
 
 def _input_tokens(request: RequestFacts, card: RateCard) -> int:
-    window = card.context_window
-    return min(request.input_tokens_bound, window) if window else request.input_tokens_bound
+    return card.most_input(request.input_tokens_bound)

@@ -6,17 +6,19 @@ The wrapper of a call site opens it, the wire reports to it, and it settles itse
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
-from tollspan.exporter import CURRENT, CallRecord, Pipeline, beginning, coverage, retry
-from tollspan.ledger import RateCard, Unpriced, internal_errors, new_call_id
+from tollspan.exporter import CURRENT, CallRecord, Pipeline, beginning, coverage, retry, wait_event
+from tollspan.ledger import Entry, RateCard, Unpriced, internal_errors, new_call_id
 
 from . import _outcomes
 from . import _semconv as sc
 from ._billing import book, book_unknown, book_unread, upper_bound
 from ._open_streams import ended, opened
+from ._patience import FIRST_WAIT, Waits
 from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
 from ._refusals import AttemptRefused, Refusals
@@ -51,7 +53,7 @@ class Call:
 
     __slots__ = (
         "_answered", "_began", "_body", "_clampable", "_counted", "_error", "_json_error", "_line", "_origin",
-        "_settled", "_sink", "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span",
+        "_settled", "_sink", "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span", "waits",
     )  # fmt: skip
 
     def __init__(self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, clampable: bool) -> None:
@@ -63,6 +65,7 @@ class Call:
         self._body: bytes | None = None
         self._status: int | None = None
         self._error: BaseException | None = None
+        self.waits: Waits | None = None
         self._settled = self._answered = self._json_error = self.hide = self.in_force = False
         self.admission = _ADMITTED
         self.record = CallRecord(
@@ -110,6 +113,8 @@ class Call:
         """The arguments with what admission and accounting need changed in them, each change noted on the span."""
         with internal_errors:
             changed = arguments
+            if self.admission.model is not None:
+                changed = changed | {"model": self.admission.model}
             if self.admission.output_tokens is not None:
                 changed = changed | self.reader.with_output_limit(changed, self.admission.output_tokens)
                 self.facts.max_output_tokens = self.admission.output_tokens  # also for the hold of a repetition
@@ -145,6 +150,14 @@ class Call:
                 raise AttemptRefused(refusal) from first
         self._begin_attempt(size)
 
+    def waited(self, waited_ms: float) -> None:
+        """The provider's rate limit was waited for, after the attempt that met it."""
+        with internal_errors:
+            sequence = FIRST_WAIT + self.record.attempts
+            reason = "the provider's rate limit"
+            event = wait_event(self.record, waited_ms, sequence, reason=reason, http_status=self._status)
+            self._line.ledger.writer.put(Entry(event))
+
     def broke(self, error: BaseException) -> None:
         """The attempt got no answer."""
         self._error = error
@@ -161,6 +174,8 @@ class Call:
         self.answered(status, None)
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
+            if self.admission.cut_stream == "drain" or self._line.settings.drain_cut_streams:
+                self._sink.is_complete = self.reader.is_complete
             self._line.ledger.writer.start()  # its thread settles an abandoned stream
             opened(self)
         else:
@@ -178,7 +193,8 @@ class Call:
             if not self._answered:
                 self._body = _serialised(result)
                 self.record.attempts = max(self.record.attempts, 1)
-        self._settle(self._conclude_answer)
+        failed = (self._status or 0) >= 400  # noqa: PLR2004 - HTTP: an error that no SDK has made an exception of
+        self._settle(partial(self._conclude_failure, None) if failed else self._conclude_answer)
 
     def failed(self, error: BaseException) -> None:
         """The SDK's method raised."""
@@ -193,6 +209,8 @@ class Call:
     def disowned(self) -> None:
         """This is a forked child: its parent settles the call."""
         self._settled = True
+        if self._sink is not None:
+            self._sink.open = False
 
     def destroyed(self, error: GeneratorExit) -> None:
         """The coroutine of the SDK's method was thrown away by the garbage collector, in which no lock may be taken."""
@@ -201,7 +219,9 @@ class Call:
     # ---- inside
 
     def _intent(self) -> CallIntent:
-        facts = self.facts
+        return self._intent_of(self.facts)
+
+    def _intent_of(self, facts: RequestFacts) -> CallIntent:
         return CallIntent(
             price=self._price(facts.model, facts.service_tier),
             input_tokens=facts.input_tokens_bound,
@@ -209,7 +229,16 @@ class Call:
             choices=facts.choices,
             unbounded=facts.unbounded,
             clampable=self._clampable,
+            of_model=self._intent_of_model if self._clampable else None,
+            learned=partial(self._learned, facts.model),
         )
+
+    def _learned(self, model: str | None) -> int | None:
+        known = self._line.ledger.learned_output(self.record.provider, model, self.record.operation) if model else None
+        return known.tokens if known else None
+
+    def _intent_of_model(self, model: str) -> CallIntent:
+        return self._intent_of(replace(self.facts, model=model))
 
     def _price(self, model: str | None, service_tier: str | None) -> RateCard | Unpriced:
         return self._line.prices.resolve(
@@ -222,6 +251,9 @@ class Call:
 
     def _admitted(self, admission: Admission) -> None:
         self.admission = admission
+        if admission.model is not None:
+            self.span.set_attributes({sc.FALLBACK_FROM: self.facts.model or "", sc.REQUEST_MODEL: admission.model})
+            self.facts.model = admission.model
         if admission.budgets:
             self.span.set_attribute(sc.BUDGET_NAME, admission.budgets)
         if admission.waited_ms:
@@ -334,6 +366,7 @@ class Call:
             self._line.settle(record, self.span)
         if self._sink is not None:
             self._sink.chunks.clear()  # whoever keeps the stream's object keeps the sink
+            self._sink.source = None
         self._forget_attempt()
 
     def _conclude_answer(self) -> ResponseFacts:
@@ -346,30 +379,41 @@ class Call:
 
     def _conclude_stream(self, error: BaseException | None, left: bool) -> ResponseFacts:
         record, sink = self.record, self._sink
+        left_at = sink.left_at if sink is not None else None
         if sink is not None and sink.first_at is not None and self.facts.stream:
             record.ttft_ms = (sink.first_at - self._began) * 1000
+        if left_at is not None:
+            self._end_when_left(left_at)
         facts = self._read()
         by_itself = error is None and not left
         if not self.facts.stream:
             facts.complete = facts.usage is not None or by_itself
         elif by_itself and facts.finish_reasons:  # not every server sends a terminal event
             facts.complete = True
-        if facts.complete:  # what an SDK meets while it clears up after the last event concerns nobody
+        if facts.complete and left_at is None:  # what an SDK meets while it clears up after the last event: no matter
             error = None
         book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         if error is not None or facts.error_type is not None:
             self._note_error(error, facts)
-        elif not facts.complete:
+        elif left_at is not None or not facts.complete:
             record.status = "cancelled" if left else "error"
             record.error_type = None if left else "incomplete_stream"
         return facts
 
-    def _conclude_failure(self, error: BaseException) -> ResponseFacts | None:
-        """An exception left the SDK: what it means for the bill was seen on the wire, not in the exception."""
+    def _end_when_left(self, left_at: float) -> None:
+        """What was read in the background concerns the bill, and not the times that the caller saw."""
+        record, total_ms = self.record, (left_at - self._began) * 1000
+        record.total_ms = total_ms
+        if record.ttft_ms is not None and record.ttft_ms > total_ms:
+            record.ttft_ms = None
+
+    def _conclude_failure(self, error: BaseException | None) -> ResponseFacts | None:
+        """The call failed: what that means for the bill was seen on the wire, not in the SDK's exception, if any."""
         record = self.record
         self._note_error(error, None)
         # Before the first attempt nothing is sent, unless on a wire that is no HTTP client known here.
-        record.outcome = self._attempt_outcome() if record.attempts else _outcomes.of_unseen(error)
+        seen = error is None or record.attempts
+        record.outcome = self._attempt_outcome() if seen or error is None else _outcomes.of_unseen(error)
         facts = self._read() if self._answered else None
         if record.outcome == "billed" and facts is not None:
             book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)

@@ -1,7 +1,9 @@
 """The calls whose streams are still to be read, and what becomes of them when the process ends."""
 
 import atexit
+import multiprocessing.process
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
@@ -30,6 +32,24 @@ def opened(call: Streaming) -> None:
 def ended(call: Streaming) -> None:
     """Forget a call: its stream has come to an end."""
     _open.discard(call)
+
+
+def how_many() -> int:
+    """Of how many calls the streams are still to be read."""
+    return len(_open)
+
+
+def at_the_end(action: Callable[[], None]) -> None:
+    """Call a function at the end of this process, before its open streams are settled; say so in each process anew.
+
+    A child of multiprocessing ends with os._exit, which runs no atexit handler but does run its own finalizers.
+    """
+    atexit.unregister(action)
+    atexit.register(action)
+    if multiprocessing.process.parent_process() is not None:
+        from multiprocessing.util import Finalize  # noqa: PLC0415 - only ever needed inside a child of multiprocessing
+
+        Finalize(None, action, exitpriority=1)  # the ledger's has 0, and comes later
 
 
 @lru_cache(maxsize=1)

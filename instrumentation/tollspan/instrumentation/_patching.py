@@ -32,7 +32,7 @@ class _Patch:
     attribute: str
     original: Any
     inherited: bool
-    wrapper: wrapt.FunctionWrapper[..., Any]
+    wrapper: "wrapt.FunctionWrapper[..., Any]"
 
     def undo(self) -> None:
         """Put the original back; where somebody has wrapped us since, our wrapper stays in between, and is idle."""

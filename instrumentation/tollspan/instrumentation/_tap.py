@@ -28,9 +28,14 @@ class Sink:
 
     `on_end` gets the error or None, and whether the stream was left before its end. `on_abandoned` is called by the
     garbage collector, perhaps while a lock of ours is held: it must take none.
+
+    With `is_complete`, which finds the terminal event in bytes, the rest of the stream is read in the background when
+    its caller leaves it: at `left_at` (seconds of `perf_counter`), from where `source` stands. Its end is told then.
     """
 
-    __slots__ = ("chunks", "encoding", "first_at", "on_abandoned", "on_end", "open")
+    __slots__ = (
+        "chunks", "encoding", "first_at", "is_complete", "left_at", "on_abandoned", "on_end", "open", "source",
+    )  # fmt: skip
 
     def __init__(self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]) -> None:
         self.chunks: list[bytes] = []
@@ -39,6 +44,10 @@ class Sink:
         self.open = True
         self.on_end = on_end
         self.on_abandoned = on_abandoned
+        self.is_complete: Callable[[bytes], bool] | None = None
+        self.left_at: float | None = None
+        # Reachable from the calls in progress, it is not collected together with who has read from it.
+        self.source: Any = None
 
     @property
     def received(self) -> bytes:
@@ -54,16 +63,22 @@ class Sink:
             self._compact()
 
     def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
-        """Report the end; the first report counts."""
-        if self.open:
+        """Report the end; the first report counts, and none while the rest is read in the background."""
+        if self.open and self.left_at is None:
             self.open = False
             self.on_end(error, left)
 
-    def abandon(self) -> None:
+    def abandon(self, stream: Any = None) -> None:
         """Report that nobody will read on; called by the garbage collector."""
-        if self.open:
+        if self.open and self.left_at is None and not (self.is_complete is not None and stream.abandoned()):
             self.open = False
             self.on_abandoned()
+
+    def drained(self, cause: BaseException | None) -> None:
+        """Report the end of a stream that was left, because of an error or without one, and read in the background."""
+        if self.open:
+            self.open = False
+            self.on_end(cause, True)
 
     def _compact(self) -> None:
         """Keep the head and the tail: usage stands in the first or in the last events of every flavour."""
@@ -195,7 +210,7 @@ class Tap:
             self._sink.end(left=True)
 
     def __del__(self) -> None:
-        self._sink.abandon()
+        self._sink.abandon(self._stream)
 
 
 class AsyncTap:
@@ -245,7 +260,7 @@ class AsyncTap:
             self._sink.end(left=True)
 
     def __del__(self) -> None:
-        self._sink.abandon()
+        self._sink.abandon(self._stream)
 
 
 def tap_class(tap: type[Any], base: type[Any]) -> type[Any]:

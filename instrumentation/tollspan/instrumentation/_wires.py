@@ -4,11 +4,14 @@ One public method is wrapped for each HTTP library: `Client.send` and `AsyncClie
 pass after one look at their path.
 """
 
+import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +24,9 @@ from tollspan.ledger import internal_errors
 
 from . import _semconv as sc
 from ._call import Call, current
+from ._drain import drainable
 from ._fetches import is_fetch, overheard
+from ._patience import LIMITS, RATE_LIMITS, Waits, is_hopeless
 from ._readers import Reader, reader_for_path
 from ._refusals import AttemptRefused
 from ._tap import AsyncTap, HideUsage, Tap, tap_class
@@ -61,14 +66,19 @@ def send_wrapper(library: ModuleType) -> Wrapper:
             return wrapped(*args, **kwargs)
         if is_new:
             _admit_new(call)
+        waits = None if RATE_LIMITS.patience is None else _waits_of(call)
         call.before_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
-            try:
-                response = wrapped(*args, **kwargs)
-            except BaseException as error:
-                call.broke(error)
-                raise
+            while True:
+                try:
+                    response = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    call.broke(error)
+                    raise
+                if waits is None or not _waited(waits, call, request, response):
+                    break
+                call.before_attempt(_size(request))
         return _answered(call, library, response, tap, own=own)
 
     return send
@@ -94,14 +104,19 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
             return await wrapped(*args, **kwargs)
         if is_new:
             await _aadmit_new(call)
+        waits = None if RATE_LIMITS.patience is None else _waits_of(call)
         await call.abefore_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
-            try:
-                response = await wrapped(*args, **kwargs)
-            except BaseException as error:
-                call.broke(error)
-                raise
+            while True:
+                try:
+                    response = await wrapped(*args, **kwargs)
+                except BaseException as error:
+                    call.broke(error)
+                    raise
+                if waits is None or not await _awaited(waits, call, request, response):
+                    break
+                await call.abefore_attempt(_size(request))
         return _answered(call, library, response, tap, own=own)
 
     return send
@@ -170,6 +185,74 @@ async def _aadmit_new(call: Call) -> None:
         raise AttemptRefused(refusal) from None
 
 
+def _waits_of(call: Call) -> Waits | None:
+    """The waits of a call for its provider, counted from its first attempt."""
+    if call.waits is None and RATE_LIMITS.patience is not None:
+        call.waits = Waits(RATE_LIMITS.patience)
+    return call.waits
+
+
+def _waited(waits: Waits, call: Call, request: Any, response: Any) -> bool:
+    """Wait for the provider's rate limit; False, at once, where this answer is to be handed on."""
+    pause = _pause(waits, call, request, response)
+    if pause is None:
+        return False
+    try:
+        with suppress(Exception):  # an error that cannot be read tells no more than its status
+            response.read()
+    finally:
+        response.close()
+    if _is_hopeless(call, response):
+        return False
+    began = time.perf_counter()
+    time.sleep(pause)
+    call.waited((time.perf_counter() - began) * 1000)
+    return True
+
+
+async def _awaited(waits: Waits, call: Call, request: Any, response: Any) -> bool:
+    """As _waited, from a task."""
+    pause = _pause(waits, call, request, response)
+    if pause is None:
+        return False
+    try:
+        with suppress(Exception):
+            await response.aread()
+    finally:
+        await response.aclose()
+    if _is_hopeless(call, response):
+        return False
+    began = time.perf_counter()
+    await _asleep(pause)
+    call.waited((time.perf_counter() - began) * 1000)
+    return True
+
+
+def _pause(waits: Waits, call: Call, request: Any, response: Any) -> float | None:
+    """Seconds to wait before this request is sent again; None where it is not."""
+    status = response.status_code
+    if status not in LIMITS or _size(request) is None:  # a body that is streamed cannot be sent again
+        return None
+    with internal_errors:
+        call.answered(status, None)
+        return waits.pause(status, response.headers, attempts=call.record.attempts)
+    return None
+
+
+def _is_hopeless(call: Call, response: Any) -> bool:
+    body = response.content if hasattr(response, "_content") else b""
+    call.answered(response.status_code, body)
+    return is_hopeless(body)
+
+
+async def _asleep(seconds: float) -> None:
+    loop = None
+    with suppress(RuntimeError):
+        loop = asyncio.get_running_loop()
+    # Another kind of loop, such as trio's, is what httpx has brought anyio along for.
+    await (asyncio.sleep(seconds) if loop else import_module("anyio").sleep(seconds))
+
+
 def _answered(call: Call, library: ModuleType, response: Any, tap: type[Any], *, own: bool) -> Any:
     """Read an answer that is here already, or put a tap on one that is still to come. Gives the response to hand on."""
     with internal_errors:
@@ -214,4 +297,5 @@ def _listen(call: Call, response: Any, tap: type[Any]) -> None:
     sink.encoding = headers.get("content-encoding", sink.encoding)
     # A compressed stream is read at its end like any other, but cannot be rewritten on its way.
     hide = HideUsage() if call.hide and sink.encoding == "identity" else None
-    response.stream = tap(response.stream, sink, hide)
+    stream = response.stream if sink.is_complete is None else drainable(response, sink, tap)
+    response.stream = tap(stream, sink, hide)

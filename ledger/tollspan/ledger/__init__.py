@@ -4,9 +4,9 @@
 """
 
 from ._archive import Imported
-from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key
+from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
 from ._counts import WriterCounts
-from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, Unit, parse_limit
+from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, format_limit, parse_limit
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
 from ._fetched import fetched_call_id
@@ -23,15 +23,18 @@ from ._figures import (
     TimePoint,
     Trouble,
     UncoveredCalls,
+    UnderheldCalls,
     UnpricedCalls,
 )
 from ._guard import internal_errors
 from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
 from ._journal_format import Beginning
+from ._learned import LearnedBound
 from ._ledger import Ledger, open_ledger
 from ._listeners import Listener
 from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
+from ._overrides import BudgetOverride, Overrides
 from ._prices import PriceBook, PriceFileError
 from ._prune import Pruned
 from ._rates import CostBound, RateCard, Unpriced
@@ -42,7 +45,8 @@ from ._single_flight import warm_races
 from ._store import Definition
 from ._sweep import Recovered
 from ._tickets import Ticket
-from ._windows import Window, WindowKind
+from ._units import Unit, account_of, budget_of, unit_of
+from ._windows import Window, WindowKind, did_you_mean
 from ._writer import Writer
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "Balance",
     "Beginning",
     "BudgetDefinition",
+    "BudgetOverride",
     "BudgetSyntaxError",
     "Charge",
     "ConfigurationError",
@@ -71,6 +76,7 @@ __all__ = [
     "Key",
     "KnownBudget",
     "Latency",
+    "LearnedBound",
     "Ledger",
     "LedgerConflict",
     "LedgerError",
@@ -82,6 +88,7 @@ __all__ = [
     "ModelLatency",
     "OnLimit",
     "OpenHolds",
+    "Overrides",
     "Overview",
     "PriceBook",
     "PriceFileError",
@@ -98,6 +105,7 @@ __all__ = [
     "TimePoint",
     "Trouble",
     "UncoveredCalls",
+    "UnderheldCalls",
     "Unit",
     "Unpriced",
     "UnpricedCalls",
@@ -105,11 +113,16 @@ __all__ = [
     "WindowKind",
     "Writer",
     "WriterCounts",
+    "account_of",
+    "budget_of",
     "call_id_prefix",
+    "charge_of",
     "decide",
+    "did_you_mean",
     "dump_definition",
     "event_id_for",
     "fetched_call_id",
+    "format_limit",
     "format_usd",
     "internal_errors",
     "load_definition",
@@ -122,5 +135,6 @@ __all__ = [
     "to_nano",
     "to_nano_up",
     "to_usd",
+    "unit_of",
     "warm_races",
 ]

@@ -309,7 +309,7 @@ class _Importer:
         with self._writer.store_lock:
             outcome = self._store.write([entry for _, entry in numbered])
             if outcome.stored:
-                self._writer.balances.clear()  # they are read again when somebody asks
+                self._writer.view.forget()  # they are read again when somebody asks
             pruned = _pruned(self._store) if outcome.conflicts else b""
         self.found.stored += len(outcome.stored)
         self.found.known += outcome.duplicates - len(outcome.conflicts)

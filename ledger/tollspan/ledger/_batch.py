@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from ._errors import LedgerConflict
 from ._events import SPENDING, Charge, LedgerEvent, call_id_prefix
@@ -11,8 +12,10 @@ from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
 from ._pricing import PricingIds
 from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
+from ._windows import STEPS
 
 Key = tuple[str, str, int]
+Line = tuple[str, str]
 
 LEDGER_BUDGET = ""
 """The balance that the ledger keeps of itself: USD per UTC day, for all calls and for each profile."""
@@ -53,6 +56,7 @@ class HoldRequest:
 
     `describe` makes the precheck_hold event once the amounts are known, `withdraw` the cancel event of a hold that was
     granted when nobody waited for it any more. One that is `queued` does not overtake another of its batch that is.
+    Its limits are those of now until `expires` (epoch seconds); `renew` gives the request as it is after that.
     """
 
     hold_id: bytes
@@ -60,8 +64,9 @@ class HoldRequest:
     limits: tuple[Limit, ...]
     describe: Callable[[Grant], LedgerEvent]
     withdraw: Callable[[], LedgerEvent]
-    patient: bool = False
     queued: bool = False
+    expires: float = inf
+    renew: Callable[[], "HoldRequest"] | None = None
 
 
 class Batch:
@@ -75,7 +80,8 @@ class Batch:
         self._owner = owner
         self._pricing = pricing
         self._pruned = call_id_prefix(pruned_ms)
-        self._in_line: set[Key] = set()
+        self._in_line: set[Line] = set()
+        self._steps: dict[Line, dict[int, list[int]]] = {}
         self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
         self._changed: set[Key] = set()
         self._held: list[tuple[HoldRequest, Grant, LedgerEvent]] = []
@@ -121,9 +127,9 @@ class Batch:
 
     def stands_behind(self, request: HoldRequest) -> bool:
         """Whether one before it waits for a balance that it needs as well; then the next ones stand behind it too."""
-        behind = any(limit.key in self._in_line for limit in request.limits)
+        behind = any(limit.line in self._in_line for limit in request.limits)
         if behind and len(request.limits) > 1:
-            self._in_line.update(limit.key for limit in request.limits)
+            self._in_line.update(limit.line for limit in request.limits)
         return behind
 
     def answer(self, request: HoldRequest) -> Grant | Refusal:
@@ -132,8 +138,8 @@ class Batch:
         if isinstance(answer, Grant):
             for limit, amount in zip(request.limits, answer.amounts, strict=True):
                 self._change(limit.key, held=amount)
-        elif answer.busy and request.queued:
-            self._in_line.update(limit.key for limit in request.limits)
+        elif answer.may_pass and request.queued:
+            self._in_line.update(limit.line for limit in request.limits)
         return answer
 
     def hold(self, request: HoldRequest) -> Grant | Refusal:
@@ -153,7 +159,7 @@ class Batch:
             if not new:
                 raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
         self.stored += events
-        rows = [(r.hold_id, self._owner, charges_json(hold_charges(r.limits, grant))) for r, grant, _ in self._held]
+        rows = [(r.hold_id, self._owner, charges_json(hold_charges(grant))) for r, grant, _ in self._held]
         self._connection.executemany("INSERT INTO open_hold VALUES (?, ?, ?)", rows)
 
     def save_balances(self) -> None:
@@ -166,12 +172,43 @@ class Batch:
     def _decide(self, request: HoldRequest) -> Grant | Refusal:
         demand = request.demand
         for limit in request.limits if request.queued else ():
-            if limit.key in self._in_line:
-                asked = demand.wanted_output if request.patient else demand.least_output
-                needed = demand.amount(limit.unit, asked)
-                return Refusal(limit, Balance(*self._load(limit.key)), needed, busy=True)
-        balances = [Balance(*self._load(limit.key)) for limit in request.limits]
-        return decide(demand, request.limits, balances, patient=request.patient)
+            if limit.line in self._in_line:
+                asked = demand.wanted_output if limit.waits else demand.least_output
+                return Refusal(limit, self.standing(limit), demand.amount(limit.unit, asked), busy=True)
+        answer = decide(demand, request.limits, [self.standing(limit) for limit in request.limits])
+        if isinstance(answer, Refusal) and answer.limit.span:
+            return replace(answer, limit=replace(answer.limit, reset_at=self._room_at(answer)))
+        return answer
+
+    def standing(self, limit: Limit) -> Balance:
+        """The balance of a limit: of its window, or of all the steps that its rolling window looks back on."""
+        if not limit.span:
+            return Balance(*self._load(limit.key))
+        counters = self._rolling(limit).values()
+        return Balance(*(sum(column) for column in zip(*counters, strict=True)))
+
+    def _rolling(self, limit: Limit) -> dict[int, list[int]]:
+        """The steps that a rolling window looks back on: where each starts, and its counters."""
+        line, since = limit.line, limit.window_start - limit.span
+        steps = self._steps.get(line)
+        if steps is None:
+            starts = {
+                *step_starts(self._connection, line, since),
+                *(key[2] for key in self._counters if key[:2] == line),
+            }
+            steps = self._steps[line] = {start: self._load((*line, start)) for start in sorted(starts)}
+        steps.setdefault(limit.window_start, self._load(limit.key))
+        return {start: counters for start, counters in steps.items() if start >= since}
+
+    def _room_at(self, refusal: Refusal) -> float | None:
+        """When a rolling window will have room, if nothing more is held or spent; None: never."""
+        limit, balance = refusal.limit, refusal.balance
+        missing = refusal.needed + balance.spent + balance.held - limit.limit
+        for start, (spent, held, _) in sorted(self._rolling(limit).items()):
+            missing -= spent + held
+            if missing <= 0:
+                return start + limit.span + limit.span / STEPS
+        return None
 
     def _insert(self, rows: Sequence[Row]) -> tuple[list[bool], dict[int, str]]:
         """Insert rows; tells for each whether it was new, and describes the ids that came with different content."""
@@ -241,12 +278,15 @@ def _depends(entry: Entry) -> bool:
     return entry.if_held or (entry.event.response_id is not None and is_fetched(entry.event))
 
 
-def hold_charges(limits: Sequence[Limit], grant: Grant) -> tuple[Charge, ...]:
+def hold_charges(grant: Grant) -> tuple[Charge, ...]:
     """The amounts held by a grant, as charges."""
-    return tuple(
-        Charge(budget=limit.budget, scope=limit.scope, window_start=limit.window_start, amount=amount)
-        for limit, amount in zip(limits, grant.amounts, strict=True)
-    )
+    return tuple(charge_of(limit, amount) for limit, amount in zip(grant.limits, grant.amounts, strict=True))
+
+
+def charge_of(limit: Limit, amount: int) -> Charge:
+    """An amount in the balance that a call is counted in."""
+    account, scope, window_start = limit.key
+    return Charge(budget=account, scope=scope, window_start=window_start, amount=amount)
 
 
 def key_of(charge: Charge) -> Key:
@@ -259,6 +299,12 @@ def ledger_keys(started_ms: int, profile_id: str | None) -> tuple[Key, ...]:
     day = started_ms // DAY_MS * DAY_MS // 1000
     everyone = (LEDGER_BUDGET, "", day)
     return (everyone,) if profile_id is None else (everyone, (LEDGER_BUDGET, f"profile={profile_id}", day))
+
+
+def step_starts(connection: sqlite3.Connection, line: Line, since: int) -> list[int]:
+    """Where the balances of a rolling window start, from an instant on (epoch seconds)."""
+    query = "SELECT window_start FROM balance WHERE budget = ? AND scope = ? AND window_start >= ?"
+    return [row[0] for row in connection.execute(query, (*line, since))]
 
 
 def balance_of(connection: sqlite3.Connection, key: Key) -> tuple[int, int, int]:

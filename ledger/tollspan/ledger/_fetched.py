@@ -14,8 +14,8 @@ from typing import Any
 from ._events import Charge, LedgerEvent, call_id_prefix, event_id_for
 from ._lookup import FOUND, lookup_key
 from ._money import to_nano
-from ._registry import load_definition
 from ._rows import from_row
+from ._units import unit_of
 
 
 def fetched_call_id(response_id: str, created: float) -> bytes:
@@ -41,7 +41,7 @@ def uncounted(connection: Connection, event: LedgerEvent) -> list[LedgerEvent]:
         return [event]
     if call.usage or _is_adjusted(connection, call):
         return []
-    return list(_adjusts(connection, call, event))
+    return list(_adjusts(call, event))
 
 
 def _call_of(connection: Connection, event: LedgerEvent) -> LedgerEvent | None:
@@ -56,7 +56,7 @@ def _is_adjusted(connection: Connection, call: LedgerEvent) -> bool:
     return connection.execute("SELECT 1 FROM event WHERE event_id = ?", (_adjust_id(call, 1),)).fetchone() is not None
 
 
-def _adjusts(connection: Connection, call: LedgerEvent, event: LedgerEvent) -> Iterator[LedgerEvent]:
+def _adjusts(call: LedgerEvent, event: LedgerEvent) -> Iterator[LedgerEvent]:
     same: dict[str, Any] = {"offset": None, "event_type": "adjust", "reason": "the answer was fetched"}
     same["timestamp"] = event.timestamp
     if call.spend_usd is not None:
@@ -79,23 +79,17 @@ def _adjusts(connection: Connection, call: LedgerEvent, event: LedgerEvent) -> I
         cost_source=event.cost_source,
         cost_rates=event.cost_rates,
         estimated=False,
-        charges=tuple(_charged(connection, charge, event) for charge in call.charges),
+        charges=tuple(_charged(charge, event) for charge in call.charges),
     )
 
 
-def _charged(connection: Connection, charge: Charge, event: LedgerEvent) -> Charge:
+def _charged(charge: Charge, event: LedgerEvent) -> Charge:
     """What the answer uses of a balance that its call counts in; what was estimated stays where that is not known."""
-    unit = _unit(connection, charge.budget)
+    unit = unit_of(charge.budget)
     if unit == "tokens":
         return replace(charge, amount=int(event.usage.get("tokens_in", 0) + event.usage.get("tokens_out", 0)))
     cost = event.cost_actual_usd
     return replace(charge, amount=to_nano(cost)) if unit == "USD" and isinstance(cost, Decimal) else charge
-
-
-def _unit(connection: Connection, budget: str) -> str:
-    """The unit of a budget; one without a window is known to its own process alone, and most are in USD."""
-    row = connection.execute("SELECT definition FROM budget WHERE name = ?", (budget,)).fetchone()
-    return load_definition(row[0]).unit if row else "USD"
 
 
 def _adjust_id(call: LedgerEvent, sequence: int) -> bytes:

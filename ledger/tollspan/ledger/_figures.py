@@ -146,6 +146,16 @@ class UncoveredCalls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnderheldCalls:
+    """The calls of one model that cost more than was held for them, and by how much in all."""
+
+    provider: str | None
+    model: str | None
+    calls: int
+    excess_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenHolds:
     """The calls in flight that hold something, and what they may cost at the most; None where none has a price."""
 

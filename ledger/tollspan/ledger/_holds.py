@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-Unit = Literal["USD", "tokens", "requests"]
+from ._units import Unit, account_of
 
 UNLIMITED_OUTPUT = 1 << 62
 """Output tokens that a room buys when output costs nothing in that unit."""
+
+_ONE_EACH = ("requests", "concurrent")
 
 
 class Cost(Protocol):
@@ -26,7 +28,9 @@ class Cost(Protocol):
 class Limit:
     """One balance that a call has to fit into, and how much that balance may hold.
 
-    `limit` is in `unit`: nano-USD, tokens or requests. `reset_at` is in epoch seconds, None where nothing ever resets.
+    `limit` is in `unit`: nano-USD, tokens, requests or calls at once. `reset_at` is in epoch seconds, None where
+    nothing ever resets. In a rolling window the balance is the sum of those that start up to `span` seconds before
+    `window_start`. A call that does not fit `waits`, or is refused at once.
     """
 
     budget: str
@@ -35,11 +39,18 @@ class Limit:
     unit: Unit
     limit: int
     reset_at: float | None = None
+    span: int = 0
+    waits: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """The primary key of the balance."""
-        return (self.budget, self.scope, self.window_start)
+        """The primary key of the balance that the call is counted in."""
+        return (account_of(self.budget, self.unit), self.scope, self.window_start)
+
+    @property
+    def line(self) -> tuple[str, str]:
+        """What those who wait for it stand in line for, whatever window it is."""
+        return (account_of(self.budget, self.unit), self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Demand:
 
     def amount(self, unit: Unit, output_tokens: int) -> int:
         """What the attempt may use in `unit`, when each choice gives at most `output_tokens`."""
-        if unit == "requests":
+        if unit in _ONE_EACH:
             return 1
         if unit == "tokens":
             return self.input_tokens + output_tokens * self.choices
@@ -75,7 +86,7 @@ class Demand:
 
     def affordable(self, unit: Unit, room: int) -> int:
         """The most output tokens a choice may give so that the attempt fits in `room`; negative when it cannot fit."""
-        if unit == "requests":
+        if unit in _ONE_EACH:
             return UNLIMITED_OUTPUT if room >= 1 else -1
         if unit == "tokens":
             return (room - self.input_tokens) // self.choices
@@ -86,10 +97,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The call may go: `output_tokens` for each choice, and the amount held in each limit, in the order asked."""
+    """The call may go: `output_tokens` for each choice, and the amount held in each limit."""
 
     output_tokens: int
     amounts: tuple[int, ...]
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,33 +113,36 @@ class Refusal:
     needed: int
     busy: bool
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether it would fit later: after calls in flight, or when the window has turned."""
+        return self.busy or (self.limit.reset_at is not None and self.needed <= self.limit.limit)
 
-def decide(
-    demand: Demand, limits: Sequence[Limit], balances: Sequence[Balance], *, patient: bool = False
-) -> Grant | Refusal:
+
+def decide(demand: Demand, limits: Sequence[Limit], balances: Sequence[Balance]) -> Grant | Refusal:
     """All limits must admit the call, or none is charged.
 
-    An impatient call takes what is free now, down to its least output. A patient one (`on_limit="wait"`) rather waits
-    for the calls in flight than be cut short: it is clamped only by what is spent.
+    It takes what is free now, down to its least output. Where a limit waits, it rather waits there for the calls in
+    flight than be cut short: by that limit it is clamped only as far as money is spent.
     """
     wanted, least = demand.wanted_output, demand.least_output
-    if patient:
-        reach = min(
-            (demand.affordable(x.unit, x.limit - b.spent) for x, b in zip(limits, balances, strict=True)),
-            default=wanted,
-        )
-        least = max(least, min(wanted, reach))
     rooms = [demand.affordable(x.unit, x.limit - b.spent - b.held) for x, b in zip(limits, balances, strict=True)]
+    if any(limit.waits for limit in limits):
+        later = (
+            demand.affordable(x.unit, x.limit - b.spent) if x.waits else room
+            for x, b, room in zip(limits, balances, rooms, strict=True)
+        )
+        least = max(least, min(wanted, *later))
     output = min(wanted, *rooms) if rooms else wanted
     if output >= least:
-        return Grant(output, tuple(demand.amount(x.unit, output) for x in limits))
+        return Grant(output, tuple(demand.amount(x.unit, output) for x in limits), tuple(limits))
     return _refusal(demand, limits, balances, rooms, least)
 
 
 def _refusal(
     demand: Demand, limits: Sequence[Limit], balances: Sequence[Balance], rooms: Sequence[int], least: int
 ) -> Refusal:
-    """The narrowest refusal: a limit that is spent before one that is only held, then the one with the least room."""
+    """The narrowest refusal: one that does not wait, then one that is spent, then the one with the least room."""
     refusing = [
         Refusal(
             limit,
@@ -138,7 +153,7 @@ def _refusal(
         for limit, balance, room in zip(limits, balances, rooms, strict=True)
         if room < least
     ]
-    return min(refusing, key=lambda r: (r.busy, r.limit.limit - r.balance.spent - r.balance.held))
+    return min(refusing, key=lambda r: (r.limit.waits, r.busy, r.limit.limit - r.balance.spent - r.balance.held))
 
 
 def _fits_when_settled(demand: Demand, limit: Limit, balance: Balance) -> bool:

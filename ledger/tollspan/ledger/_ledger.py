@@ -5,10 +5,12 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
 from . import _queries
+from ._adjust import corrections
 from ._archive import Imported, Progress, Selected, export_jsonl, import_jsonl
 from ._batch import LEDGER_BUDGET, Entry, Key
 from ._errors import LedgerError, LedgerUnavailable
@@ -25,12 +27,15 @@ from ._figures import (
     TimePoint,
     Trouble,
     UncoveredCalls,
+    UnderheldCalls,
     UnpricedCalls,
 )
 from ._holds import Balance
 from ._index import found, run_ids
+from ._learned import LearnedBound, learned_bound, learned_bounds
 from ._listeners import Listener
 from ._money import to_usd
+from ._overrides import BudgetOverride, Overrides, remove_override, save_override
 from ._owners import ASIDE_SUFFIX, owners_folder
 from ._parquet import export_parquet
 from ._prune import Pruned, count_before, prune_piece
@@ -46,6 +51,8 @@ from ._writer import Writer
 _PAGE = 1000
 _WATCHED = 256
 _DAY_S = 86_400
+_TOLD_DAYS = 400
+_LEARNED_S = 300
 
 
 class Ledger:
@@ -74,6 +81,7 @@ class Ledger:
         self.writer = Writer(self.store, journal=journal, queue_limit=queue_limit, keep_days=keep_days)
         self._recovered = self.path is None
         self._loading = SingleFlight()
+        self._learned: dict[tuple[str | None, str, str | None], tuple[float, LearnedBound | None]] = {}
 
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
@@ -153,29 +161,35 @@ class Ledger:
         """As `spend_today`, for tasks."""
         return await asyncio.to_thread(self.spend_today, scope, profile_id)
 
-    def balance(self, key: Key) -> Balance:
-        """A balance by (budget, scope, window start), as on disk after this process's queue."""
-        self.flush()
-        return self._stored_balance(key)
+    def balance(self, key: Key, span: int = 0) -> Balance:
+        """A balance by (account, scope, window start), as on disk after this process's queue.
 
-    def cached_balance(self, key: Key) -> Balance:
+        Of a rolling window, `span` is how many seconds it looks back from the start of its current step.
+        """
+        self.flush()
+        return self.store.sum_since(key[:2], key[2] - span) if span else self._stored_balance(key)
+
+    def cached_balance(self, key: Key, span: int = 0) -> Balance:
         """A balance as this process last saw it: at most 200 ms behind other processes, and no wait for a write.
 
         Raises LedgerUnavailable, at once where the writer has found it so.
         """
-        known = self.writer.balances.get(key)
+        view = self.writer.view
+        known = None if span else view.balances.get(key)
         if known is not None:
             return known
         if self.writer.counts.last_error:
             raise LedgerUnavailable(self.writer.counts.last_error)
-        return self._loading.load(self.writer.balances, key, lambda: self._stored_balance(key))
+        if span:
+            return view.sum_of(key, span)
+        return self._loading.load(view.balances, key, lambda: self._stored_balance(key))
 
     def drift(self) -> int:
         """The largest difference between a balance that this process has in memory and the one on disk, in its unit.
 
         It is of calls that are being written, here or by others, and 0 in a quiet moment. Raises LedgerUnavailable.
         """
-        known = list(self.writer.balances.items())[:_WATCHED]
+        known = list(self.writer.view.balances.items())[:_WATCHED]
         stored = ((balance, self._stored_balance(key)) for key, balance in known)
         return max((abs(a.spent - b.spent) + abs(a.held - b.held) for a, b in stored), default=0)
 
@@ -210,6 +224,16 @@ class Ledger:
     def events_for_trace(self, trace_id: str) -> list[LedgerEvent]:
         """The events of one trace (32 hexadecimal digits), in order of offset. Raises ValueError for another text."""
         return self._found("trace_id", bytes.fromhex(trace_id))
+
+    def events_for_call(self, call_id: str) -> list[LedgerEvent]:
+        """The events of one call, in order of offset; also those that `reset` hides. Raises ValueError for no id."""
+        self.flush()
+        return _queries.events_for_call(self.store, call_id=bytes.fromhex(call_id))
+
+    def call_ids(self, prefix: str, limit: int = 100) -> list[str]:
+        """The first calls whose id begins with these hexadecimal digits. Raises ValueError for another text."""
+        self.flush()
+        return _queries.call_ids(self.store, prefix=prefix, limit=limit)
 
     def runs(self) -> list[str]:
         """The run ids, in the order in which they were first seen."""
@@ -279,6 +303,11 @@ class Ledger:
         self.flush()
         return _queries.uncovered(self.store, since=since)
 
+    def underholds(self, since: float | None = None) -> list[UnderheldCalls]:
+        """The models whose calls since an instant (epoch seconds) cost more than was held for them."""
+        self.flush()
+        return _queries.underholds(self.store, since=since)
+
     def open_holds(self) -> OpenHolds:
         """How many calls in flight hold something in a strict budget, and how much."""
         self.flush()
@@ -289,10 +318,70 @@ class Ledger:
         self.flush()
         return _queries.known_budgets(self.store)
 
-    def balances(self, budget: str, window_start: int) -> dict[str, Balance]:
-        """The balances of a budget in the window that starts at an instant (epoch seconds), by scope."""
+    def balances(self, account: str, window_start: int, span: int = 0) -> dict[str, Balance]:
+        """The balances of an account in the window that starts at an instant (epoch seconds), by scope.
+
+        Of a rolling window, `span` is how many seconds it looks back from there.
+        """
         self.flush()
-        return _queries.balances(self.store, budget=budget, window_start=window_start)
+        return _queries.balances(self.store, account=account, window_start=window_start, span=span)
+
+    @property
+    def overrides(self) -> Overrides:
+        """The limits set over those of code and configuration, as this process last saw them: at most 200 ms ago."""
+        return self.writer.view.overrides
+
+    def override_budget(self, override: BudgetOverride) -> None:
+        """Set a limit over that of code and configuration, or a budget; within a second it holds in every process.
+
+        Raises LedgerUnavailable.
+        """
+        with self.writer.store_lock:
+            save_override(self.store, override)
+            self.writer.view.forget()
+
+    def remove_override(self, name: str) -> bool:
+        """Let a budget be again as code and configuration say; False where nothing was set over them."""
+        with self.writer.store_lock:
+            removed = remove_override(self.store, name)
+            self.writer.view.forget()
+        return removed
+
+    def learned_output(self, provider: str | None, model: str, operation: str | None) -> LearnedBound | None:
+        """What this ledger's latest answers say a model's output is bounded by, at most five minutes old.
+
+        None where it has given fewer than 30 answers lately. Raises LedgerUnavailable.
+        """
+        asked = (provider, model, operation)
+        known = self._learned.get(asked)
+        if known is None or known[0] < time.monotonic():
+            bound = learned_bound(self.store, *asked)
+            known = self._learned[asked] = (time.monotonic() + _LEARNED_S, bound)
+        return known[1]
+
+    def learned_outputs(self) -> list[LearnedBound]:
+        """The bounds of all models that have answered often enough, each with its misses. Raises LedgerUnavailable."""
+        self.flush()
+        return learned_bounds(self.store)
+
+    def adjust(self, call_id: str, cost_usd: Decimal, *, reason: str) -> list[LedgerEvent]:
+        """Correct what a call has cost: adjust events in the windows where it counts, durable when this returns.
+
+        Gives the events; none where the cost is right already. Raises KeyError for a call that the ledger does not
+        have, LedgerConflict where somebody else corrects it at the same moment, and LedgerUnavailable.
+        """
+        self.flush()
+        events = corrections(self.store, bytes.fromhex(call_id), cost_usd, reason)
+        for event in events:
+            self.writer.put_durable(Entry(event)).wait()
+        return events
+
+    def tell_once(self, what: str) -> bool:
+        """Whether nobody has asked to tell `what` before, in any process. Raises LedgerUnavailable."""
+        with self.writer.store_lock, self.store.transaction() as connection:
+            now = time.time()
+            connection.execute("DELETE FROM told WHERE at < ?", (now - _TOLD_DAYS * _DAY_S,))
+            return connection.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (what, now)).rowcount > 0
 
     # ---- the whole
 

@@ -31,7 +31,7 @@ class Listeners:
     def restart(self) -> None:
         """Begin anew in a forked child, which has the listeners and not the thread."""
         self._changing = threading.Lock()
-        self._queue: SimpleQueue[_Told | threading.Event] = SimpleQueue()
+        self._queue: SimpleQueue[_Told | threading.Event | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def add(self, listener: Listener, *, offsets: bool = True) -> Callable[[], None]:
@@ -55,7 +55,9 @@ class Listeners:
             return
         self._queue.put((latest - len(events) + 1, tuple(events)))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tollspan-listeners", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(self._queue,), name="tollspan-listeners", daemon=True
+            )
             self._thread.start()
 
     def drain(self, timeout_s: float) -> None:
@@ -65,9 +67,15 @@ class Listeners:
             self._queue.put(done)
             done.wait(timeout_s)
 
-    def _run(self) -> None:
-        while True:
-            told = self._queue.get()
+    def close(self, timeout_s: float) -> None:
+        """As `drain`, and end the thread; what is committed later starts another one."""
+        self.drain(timeout_s)
+        if self._thread is not None:
+            ended, self._thread, self._queue = self._queue, None, SimpleQueue()
+            ended.put(None)
+
+    def _run(self, queue: "SimpleQueue[_Told | threading.Event | None]") -> None:
+        while (told := queue.get()) is not None:
             if isinstance(told, threading.Event):
                 told.set()
                 continue

@@ -6,7 +6,7 @@ from importlib import resources
 
 from ._errors import LedgerUnavailable
 
-LATEST = 2
+LATEST = 3
 
 
 def migrate(connection: sqlite3.Connection, *, where: str) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from sqlite3 import Row
 from typing import Any
 
+from ._events import EVENT_ID_BYTES, LedgerEvent
 from ._figures import (
     DailyModelCost,
     ErrorRate,
@@ -19,11 +20,13 @@ from ._figures import (
     ReportRow,
     TimePoint,
     UncoveredCalls,
+    UnderheldCalls,
     UnpricedCalls,
 )
 from ._holds import Balance
 from ._money import to_usd
 from ._registry import load_definition
+from ._rows import from_row
 from ._selection import Selection, dimensions, instant, label, recent, statement
 from ._store import SQLiteStore
 
@@ -151,10 +154,33 @@ def uncovered(store: SQLiteStore, *, since: float | None) -> list[UncoveredCalls
     ]
 
 
+def underholds(store: SQLiteStore, *, since: float | None) -> list[UnderheldCalls]:
+    """The calls that cost more than was held for them, by model; first where it was most."""
+    return [
+        UnderheldCalls(
+            provider=row["provider"], model=row["model"], calls=row["calls"], excess_usd=to_usd(row["excess_nusd"])
+        )
+        for row in Selection(since=since).rows(store, "underholds")
+    ]
+
+
 def open_holds(store: SQLiteStore) -> OpenHolds:
     """What is held by calls in flight."""
     row = store.query(statement("open_holds"))[0]
     return OpenHolds(calls=row["calls"], usd=None if row["nano"] is None else to_usd(row["nano"]))
+
+
+def call_ids(store: SQLiteStore, *, prefix: str, limit: int) -> list[str]:
+    """The first calls whose id begins with these hexadecimal digits."""
+    sql = "SELECT DISTINCT call_id FROM event WHERE event_id BETWEEN ? AND ? ORDER BY call_id LIMIT ?"
+    first, last = (bytes.fromhex(prefix.ljust(2 * EVENT_ID_BYTES, digit)) for digit in "0f")
+    return [row["call_id"].hex() for row in store.query(sql, (first, last, limit))]
+
+
+def events_for_call(store: SQLiteStore, *, call_id: bytes) -> list[LedgerEvent]:
+    """The events of a call, in order of offset."""
+    sql = "SELECT * FROM recorded WHERE event_id BETWEEN ? AND ? ORDER BY offset"
+    return [from_row(row) for row in store.query(sql, (call_id + b"\x00\x00", call_id + b"\xff\xff"))]
 
 
 def known_budgets(store: SQLiteStore) -> list[KnownBudget]:
@@ -163,10 +189,14 @@ def known_budgets(store: SQLiteStore) -> list[KnownBudget]:
     return [KnownBudget(definition=load_definition(row["definition"]), seen=row["seen"]) for row in rows]
 
 
-def balances(store: SQLiteStore, *, budget: str, window_start: int) -> dict[str, Balance]:
-    """The balances of a budget in one window, by scope."""
-    sql = "SELECT scope, spent, held, estimated FROM balance WHERE budget = ? AND window_start = ? ORDER BY scope"
-    return {row["scope"]: Balance(*tuple(row)[1:]) for row in store.query(sql, (budget, window_start))}
+def balances(store: SQLiteStore, *, account: str, window_start: int, span: int) -> dict[str, Balance]:
+    """The balances of an account in one window, by scope."""
+    sql = """
+        SELECT scope, sum(spent), sum(held), sum(estimated) FROM balance
+        WHERE budget = ? AND window_start BETWEEN ? AND ? GROUP BY scope ORDER BY scope
+    """
+    rows = store.query(sql, (account, window_start - span, window_start))
+    return {row["scope"]: Balance(*tuple(row)[1:]) for row in rows}
 
 
 def latency(ordered: Sequence[float]) -> dict[str, Any]:

@@ -154,6 +154,11 @@ class RateCard:
         """Whether input tokens have a price; where not (audio hours, pages, characters), `bound` says nothing."""
         return self.free or any(unit in self.tiers[0].rates for unit in _INPUT_UNITS)
 
+    def most_input(self, tokens: int) -> int:
+        """So many input tokens, or as many as the model takes: a window behind which a tier begins is out of date."""
+        window = self.context_window
+        return tokens if window is None or self.tiers[-1].above >= window else min(tokens, window)
+
     def cost(self, usage: Mapping[str, float]) -> int | Unpriced:
         """Nano-USD of a usage, rounded half-even once; Unpriced when any unit in it has no rate.
 

@@ -11,7 +11,7 @@ def dump_definition(definition: BudgetDefinition) -> str:
     return orjson.dumps(
         {
             "name": definition.name,
-            "limit": format_limit(definition.limit, definition.unit, window.kind if window else None),
+            "limit": format_limit(definition.limit, definition.unit, window),
             "timezone": window.timezone if window else "UTC",
             "match": dict(definition.match),
             "each": definition.each,
@@ -20,6 +20,8 @@ def dump_definition(definition: BudgetDefinition) -> str:
             "max_wait_timeout_s": definition.max_wait_timeout_s,
             "output_bound": definition.output_bound,
             "cut_stream": definition.cut_stream,
+            "fallback_model": definition.fallback_model,
+            "warn_at": definition.warn_at,
         }
     ).decode()
 

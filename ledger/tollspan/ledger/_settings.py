@@ -15,7 +15,15 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from ._definitions import MODES, BudgetDefinition, BudgetSyntaxError, Mode, budgets_from_table, parse_budgets
+from ._definitions import (
+    LONGEST_WAIT_S,
+    MODES,
+    BudgetDefinition,
+    BudgetSyntaxError,
+    Mode,
+    budgets_from_table,
+    parse_budgets,
+)
 from ._windows import Window, did_you_mean
 
 CONFIG_VARIABLE = "TOLLSPAN_CONFIG"
@@ -25,6 +33,7 @@ _SQLITE = "sqlite:///"
 _MEMORY = "sqlite:///:memory:"
 _DEFAULT_LEDGER = "sqlite:///{data}/tollspan/ledger.db"
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_TRAVELLING = ("profile", "user", "team", "session", "run", "budget")
 _HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]")
 
 
@@ -70,6 +79,12 @@ class Settings:
     keep_days: int | None
     flush_on_sigterm: bool
     record_unsampled: bool
+    wait_on_rate_limit: bool
+    max_wait_timeout_s: float
+    retry_budget_s: float
+    drain_cut_streams: bool
+    baggage: tuple[str, ...]
+    webhook: str | None
     source: Mapping[str, str]
     problems: tuple[str, ...]
 
@@ -138,6 +153,35 @@ def _whole(least: int) -> Callable[[Any], int]:
         return int(text)
 
     return parse
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(str(value).strip())
+    except ValueError:
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds <= LONGEST_WAIT_S:
+        raise ValueError(f"{value!r} is not a number of seconds; write it like 60")
+    return seconds
+
+
+def _dimensions(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{value!r} is no list of dimensions; write it like user,run,tag:feature")
+    found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    for name in found:
+        if name not in _TRAVELLING and not (name.startswith("tag:") and name != "tag:"):
+            near = did_you_mean(name, _TRAVELLING)
+            raise ValueError(f"{name!r} cannot travel{near}; write some of {', '.join(_TRAVELLING)}, tag:<name>")
+    return found
+
+
+def _url(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("the webhook is no URL; write it like https://example.com/hook")  # it may hold a secret
+    return text
 
 
 def _usd(value: Any) -> Decimal:
@@ -232,6 +276,18 @@ SETTINGS: tuple[Setting, ...] = (
     _row("keep_days", None, _whole(1), "Days after which events are pruned; balances stay. Unset: never."),
     _row("flush_on_sigterm", True, _switch, "Write what is queued when SIGTERM comes, then do what was to be done."),
     _row("record_unsampled", True, _switch, "Count LLM calls in spans of other instrumentations that are not sampled."),
+    _row("wait_on_rate_limit", False, _switch, "Wait where a provider's rate limit is met, and ask again."),
+    _row("max_wait_timeout_s", 60.0, _seconds, "The longest single wait for a provider's rate limit, in seconds."),
+    _row("retry_budget_s", 90.0, _seconds, "Seconds from a call's first attempt in which its waits must end."),
+    _row("drain_cut_streams", False, _switch, "Read streams that were left early to their usage, in the background."),
+    _row(
+        "baggage",
+        (),
+        _dimensions,
+        "What travels to other services in W3C baggage, and is taken from it: `user,run,tag:feature`, and `budget`. It "
+        "goes to every host that is called.",
+    ),
+    _row("webhook", None, _url, "A URL that gets a POST when a budget passes one of its `warn_at`."),
 )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._batch import Batch, Entry, HoldRequest, Key, balance_of
+from ._batch import Batch, Entry, HoldRequest, Key, Line, balance_of
 from ._errors import LedgerUnavailable
 from ._events import LedgerEvent
 from ._explain import explained
@@ -24,6 +24,10 @@ from ._pricing import PricingIds
 
 _ADD_FACT = """
     INSERT INTO ledger_fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
+"""
+_SUM = """
+    SELECT coalesce(sum(spent), 0), coalesce(sum(held), 0), coalesce(sum(estimated), 0) FROM balance
+    WHERE budget = ? AND scope = ? AND window_start >= ?
 """
 _LATEST = "SELECT seq FROM sqlite_sequence WHERE name = 'event'"
 
@@ -157,6 +161,10 @@ class SQLiteStore:
         """The balances of these keys as last committed. Raises LedgerUnavailable."""
         with explained(self.path):
             return {key: Balance(*balance_of(self.connection, key)) for key in keys}
+
+    def sum_since(self, line: Line, since: int) -> Balance:
+        """The sum of the balances that start at `since` (epoch seconds) or later. Raises LedgerUnavailable."""
+        return Balance(*self.query(_SUM, (*line, since))[0])
 
     def write(
         self,

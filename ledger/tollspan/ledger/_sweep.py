@@ -19,6 +19,7 @@ from ._money import to_usd
 from ._owners import owners_folder, owners_with_a_file, taken_over
 from ._rows import from_row
 from ._store import Outcome, SQLiteStore
+from ._units import unit_of
 
 _log = logging.getLogger("tollspan.ledger")
 _GONE = "the process that made the call is gone"
@@ -80,8 +81,16 @@ def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
     """The commit of a call whose outcome is unknown: its hold as estimated spend. One hold always gives one event."""
     sequence = bytes.fromhex(hold.event_id)[-1]
     event_id = event_id_for(bytes.fromhex(hold.call_id), "commit", sequence).hex()
+    spent = tuple(charge for charge in hold.charges if unit_of(charge.budget) != "concurrent")
     return replace(
-        hold, event_type="commit", event_id=event_id, offset=None, estimated=True, status="error", reason=reason
+        hold,
+        event_type="commit",
+        event_id=event_id,
+        offset=None,
+        charges=spent,
+        estimated=True,
+        status="error",
+        reason=reason,
     )
 
 

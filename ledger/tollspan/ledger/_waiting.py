@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._batch import Batch, HoldRequest
 from ._holds import Grant, Refusal
@@ -19,6 +19,13 @@ class Waiting:
     ticket: Ticket[Answer]
     until: float | None
 
+    def hopes(self, answer: Answer) -> bool:
+        """Whether it is worth waiting on after this answer: there will be room in time, as far as anybody can tell."""
+        if self.until is None or isinstance(answer, Grant) or not answer.may_pass:
+            return False
+        left = self.until - time.monotonic()
+        return left > 0 and (answer.busy or (answer.limit.reset_at or 0) - time.time() <= left)
+
 
 class WaitingLine:
     """Any thread may ask; the rest belongs to the writer's thread."""
@@ -33,10 +40,10 @@ class WaitingLine:
     def take(self, most: int) -> list[Waiting]:
         """Those to decide now; one that is ready to wait stands behind others that wait for the same balance."""
         taken = [self.asking.popleft() for _ in range(min(most, len(self.asking)))]
-        in_line = {limit.key for waiting in self.waiting for limit in waiting.request.limits}
+        in_line = {limit.line for waiting in self.waiting for limit in waiting.request.limits}
         now: list[Waiting] = []
         for asking in taken:
-            if asking.until is not None and any(limit.key in in_line for limit in asking.request.limits):
+            if asking.until is not None and any(limit.line in in_line for limit in asking.request.limits):
                 self.waiting.append(asking)
             elif not asking.ticket.settled:
                 now.append(asking)
@@ -47,22 +54,34 @@ class WaitingLine:
         if waiting not in self.waiting:
             self.waiting.append(waiting)
 
+    def renew(self, *, changed: bool) -> None:
+        """Let those in line ask for what counts now, where a window has turned or a limit has `changed`."""
+        now = time.time()
+        for waiting in self.waiting:
+            if waiting.request.renew is not None and (changed or now >= waiting.request.expires):
+                try:
+                    waiting.request = replace(waiting.request.renew(), queued=True)
+                except Exception as error:  # noqa: BLE001 - it concerns this one alone, which is refused
+                    if waiting.ticket.answer(None, error):
+                        wake([waiting.ticket])
+
     def ready(self, look: Batch, *, closing: bool) -> list[Waiting]:
         """Those in line whose turn has come, by a look at the balances; those who wait in vain are answered."""
         self.forget_answered()
-        now = time.monotonic()
-        return [waiting for waiting in self.waiting if _is_ready(waiting, look, now, closing=closing)]
+        return [waiting for waiting in self.waiting if _is_ready(waiting, look, closing=closing)]
 
     def forget_answered(self) -> None:
         """Take those out of the line who have their answer, or have given up."""
         self.waiting = [waiting for waiting in self.waiting if not waiting.ticket.settled]
 
 
-def _is_ready(waiting: Waiting, look: Batch, now: float, *, closing: bool) -> bool:
-    late = closing or (waiting.until is not None and now >= waiting.until)
+def _is_ready(waiting: Waiting, look: Batch, *, closing: bool) -> bool:
+    late = closing or (waiting.until is not None and time.monotonic() >= waiting.until)
     if not late and look.stands_behind(waiting.request):
         return False
     answer = look.answer(waiting.request)
-    if isinstance(answer, Refusal) and (late or not answer.busy) and waiting.ticket.answer(answer):
+    if isinstance(answer, Grant):
+        return True
+    if (late or not waiting.hopes(answer)) and waiting.ticket.answer(answer):
         wake([waiting.ticket])
-    return isinstance(answer, Grant)
+    return False

@@ -4,6 +4,9 @@ A day, week or month runs from the first instant at which the wall clock of the 
 the next one: a day is 23 or 25 hours long where clocks change, and begins after the gap where midnight does not exist.
 Clocks set back across midnight do not bring back a day that is over. A week starts on Monday (ISO 8601). A minute or
 an hour is one of the wall clock, cut where the zone's offset changes: an hour that the clocks repeat is two windows.
+
+A rolling window looks back from any instant over a span of fixed length. What is counted in it is kept in steps of a
+sixtieth of the span, and leaves it as a whole step: up to one step late, never early.
 """
 
 from bisect import bisect_left
@@ -19,31 +22,59 @@ WINDOW_KINDS: tuple[WindowKind, ...] = get_args(WindowKind)
 
 _CLOCK_SECONDS = {"minute": 60, "hour": 3_600}
 _UTC_SECONDS = {**_CLOCK_SECONDS, "day": 86_400}
+_SPANS = {**_UTC_SECONDS, "week": 7 * 86_400, "month": 30 * 86_400}
+STEPS = 60
+"""In how many steps a rolling window moves on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A kind of calendar window in an IANA zone, such as the days of Europe/Berlin; ValueError for an unknown zone."""
+    """A kind of window in an IANA zone, such as the days of Europe/Berlin; ValueError for an unknown kind or zone.
+
+    With `rolling` it is a span that ends now, in which a month has 30 days.
+    """
 
     kind: WindowKind
     timezone: str = "UTC"
+    rolling: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in WINDOW_KINDS:
             near = did_you_mean(str(self.kind), WINDOW_KINDS)
             raise ValueError(f"{self.kind!r} is no window{near}; write one of {', '.join(WINDOW_KINDS)}")
+        if self.rolling and self.kind not in _SPANS:
+            raise ValueError(f"rolling {self.kind} is no window; write {self.kind} without rolling")
         if not isinstance(self.timezone, str):
             raise ValueError(f"timezone {self.timezone!r} is not a text; write an IANA name like Europe/Berlin")  # noqa: TRY004 - every wrong setting is one kind of error
         _zone(self.timezone)
 
+    def __str__(self) -> str:
+        return f"rolling {self.kind}" if self.rolling else self.kind
+
+    @property
+    def span(self) -> int:
+        """How many seconds a rolling window looks back; 0 where the window is one of the calendar."""
+        return _SPANS[self.kind] if self.rolling else 0
+
     def start(self, at: float) -> int:
-        """Find the epoch seconds at which the window of the instant `at` (epoch seconds) starts; 0 for `total`."""
+        """Find the epoch seconds at which the window of the instant `at` (epoch seconds) starts; 0 for `total`.
+
+        In a rolling window it is the step in which `at` is counted.
+        """
+        if self.rolling:
+            step = self.span // STEPS
+            return int(at // step) * step
         if self.timezone == "UTC" and (size := _UTC_SECONDS.get(self.kind)):
             return int(at // size) * size
         return 0 if self.kind == "total" else _bounds(self.kind, self.timezone, at)[0]
 
     def end(self, at: float) -> int | None:
-        """Find the epoch seconds at which the window of `at` ends and the next one starts; None for `total`."""
+        """Find the epoch seconds at which the window of `at` ends and the next one starts; None for `total`.
+
+        In a rolling window it is where the step of `at` ends.
+        """
+        if self.rolling:
+            return self.start(at) + self.span // STEPS
         if self.timezone == "UTC" and (size := _UTC_SECONDS.get(self.kind)):
             return int(at // size) * size + size
         return None if self.kind == "total" else _bounds(self.kind, self.timezone, at)[1]

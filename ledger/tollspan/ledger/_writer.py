@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from ._batch import Entry, HoldRequest, Key
+from ._batch import Entry, HoldRequest
 from ._counts import WriterCounts
 from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerUnavailable
 from ._fork import stop_for_forks
-from ._holds import Balance, Grant, Refusal
+from ._holds import Grant
 from ._journal import Journal, Segment
 from ._journal_format import Beginning
 from ._listeners import Listeners
@@ -28,6 +28,7 @@ from ._store import Definition, Outcome, SQLiteStore
 from ._sweep import Recovered, at_hold, read_back, recover
 from ._tickets import Ticket, wake
 from ._upkeep import Upkeep
+from ._view import View
 from ._waiting import Answer, Waiting, WaitingLine
 
 _log = logging.getLogger("tollspan.ledger")
@@ -39,7 +40,6 @@ SETTLE_WITHIN_S = 0.01
 POLL_S = 0.02
 _BACKOFF_S = (0.05, 5.0)
 _END_S = 5.0
-_WATCHED_BALANCES = 4096
 _MILESTONES = frozenset(10**n for n in range(12))
 
 
@@ -63,7 +63,7 @@ class Writer:
     def _reset(self) -> None:
         self.store_lock = threading.RLock()
         self.counts = WriterCounts()
-        self.balances: dict[Key, Balance] = {}
+        self.view = View(self._store)
         self._start_lock = threading.Lock()
         self._queue = EventQueue(self.journal, self.counts, self._queue_limit)
         self._line = WaitingLine()
@@ -72,7 +72,6 @@ class Writer:
         self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
         self._last: Ticket[None] = Ticket()
-        self._data_version: tuple[int, int] | None = None
         self._retry_at, self._backoff = 0.0, _BACKOFF_S[0]
 
     @property
@@ -112,7 +111,7 @@ class Writer:
             self._queue.put_definition(entry)
             entry = None
         self._queue.put_marked(entry, ticket)
-        self._retry_at = 0.0
+        self._urgent, self._retry_at = False, 0.0  # nothing is gathered while somebody waits
         self.start()
         self._wake.set()
         return ticket
@@ -145,7 +144,7 @@ class Writer:
         """Make good what dead processes left, and say what was found. Raises LedgerUnavailable."""
         found = recover(self._store, self.store_lock)
         if found.events or found.estimated:
-            self.balances.clear()
+            self.view.forget()
             self.counts.recovered += found.events
             self.counts.orphans += found.estimated
             self.counts.note("journal_replays", found.events)
@@ -188,7 +187,7 @@ class Writer:
             self.journal.close(self._store.leave)
             self._store.close()
             self.store_lock.release()
-        self.listeners.drain(timeout_s)
+        self.listeners.close(timeout_s)
         return self.pending
 
     def _end(self) -> None:
@@ -257,8 +256,9 @@ class Writer:
                 break
             if not self._write_batch():
                 break
-        self._follow_others()
+        overridden = self._follow_others()
         if self._line.waiting:
+            self._line.renew(changed=overridden)
             self._serve_waiting()
         self.journal.tidy()
         if not self.counts.last_error:
@@ -336,7 +336,7 @@ class Writer:
     def _answer_holds(self, asking: Iterable[Waiting], answers: Iterable[Answer]) -> None:
         answered: list[Waiting] = []
         for waiting, answer in zip(asking, answers, strict=True):
-            if isinstance(answer, Refusal) and answer.busy and waiting.until is not None and not self._stop:
+            if waiting.hopes(answer) and not self._stop:
                 self._line.stay(waiting)
             elif waiting.ticket.answer(answer):
                 answered.append(waiting)
@@ -398,20 +398,15 @@ class Writer:
         self._line.forget_answered()
 
     def _publish(self, outcome: Outcome) -> None:
-        if len(self.balances) > _WATCHED_BALANCES:
-            self.balances.clear()
-        self.balances.update(outcome.balances)
+        self.view.committed(outcome.balances)
         self.listeners.publish(outcome.stored, outcome.latest)
 
-    def _follow_others(self) -> None:
-        """Take over what other processes have committed into the balances that best_effort reads."""
-        if not self.balances or self.counts.last_error:
-            return
-        with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
-            version = self._store.data_version()
-            if version != self._data_version:
-                self._data_version = version
-                self.balances.update(self._store.balances(list(self.balances)))
+    def _follow_others(self) -> bool:
+        """Take over what other processes have committed; True where overrides of budgets are among it."""
+        if self.view.is_watched and not self.counts.last_error:
+            with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
+                return self.view.follow()
+        return False
 
 
 def _halves(batch: list[Item], asking: list[Waiting]) -> list[tuple[list[Item], list[Waiting]]]:

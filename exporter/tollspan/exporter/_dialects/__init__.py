@@ -1,4 +1,4 @@
-"""What the spans of other instrumentations say about a call to a model: nine dialects, as tables of attribute names.
+"""What the spans of other instrumentations say about a call to a model: ten dialects, as tables of attribute names.
 
 `read(span)` gives one frozen `Inference` for the span of one call to a model, and None for any other span: of an agent,
 a tool, a workflow, a retriever. To add a dialect, add a row to `_tables.py`.

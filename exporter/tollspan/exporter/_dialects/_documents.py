@@ -31,8 +31,14 @@ def id_in(document: Mapping[str, Any]) -> str | None:
 
 
 def usage_in(document: Mapping[str, Any]) -> dict[str, float]:
-    """The usage in a document, which is it or has it."""
-    inner = next((document[key] for key in _USAGE_KEYS if isinstance(document.get(key), dict)), document)
+    """The usage in a document, which is it or has it, also in the envelope of an event.
+
+    The id in an envelope is left there: OpenInference ends its span of a stream by Mistral's SDK before the stream
+    ends, so that the span would have an id before a call of ours has one, and pass for another call.
+    """
+    event = document.get("data")
+    holder = event if isinstance(event, dict) else document
+    inner = next((holder[key] for key in _USAGE_KEYS if isinstance(holder.get(key), dict)), holder)
     counts = dict(_flat(inner))
     usage = {
         key: value

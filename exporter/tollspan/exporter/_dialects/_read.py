@@ -9,7 +9,16 @@ from opentelemetry.trace import StatusCode
 
 from ._documents import id_in, parse
 from ._inference import Inference
-from ._tables import DIALECTS, MARKERS, START_NAMES, START_PREFIXES, Dialect, Names
+from ._tables import (
+    DIALECTS,
+    MARKERS,
+    PROVIDERS,
+    START_NAMES,
+    START_OPERATIONS,
+    START_PREFIXES,
+    Dialect,
+    Names,
+)
 from ._usage import number, usage_of
 
 _NANO = 1e9
@@ -31,7 +40,11 @@ def is_marked(attributes: Mapping[str, Any]) -> bool:
 
 def is_inference_start(name: str, attributes: Iterable[str]) -> bool:
     """Whether a span that is about to start with this name and these attributes may be of a call to a model."""
-    return name.endswith(START_NAMES) or any(attribute.startswith(START_PREFIXES) for attribute in attributes)
+    return (
+        name.endswith(START_NAMES)
+        or name.startswith(START_OPERATIONS)
+        or any(attribute.startswith(START_PREFIXES) for attribute in attributes)
+    )
 
 
 def operation_of(attributes: Mapping[str, Any]) -> str | None:
@@ -52,10 +65,10 @@ def read(span: ReadableSpan) -> Inference | None:
 
 def _inference(dialect: Dialect, operation: str, span: ReadableSpan, attributes: Mapping[str, Any]) -> Inference:
     documents = [parse(attributes[name]) for name in dialect.documents if name in attributes]
-    provider = _text(attributes, dialect.provider)
-    usage = usage_of(dialect, attributes, documents, (provider or "").lower())
+    provider = (_text(attributes, dialect.provider) or "").lower()
+    usage = usage_of(dialect, attributes, documents, provider)
     error_type = _error_type(dialect, span, attributes)
-    failed = span.status.status_code is StatusCode.ERROR or error_type is not None
+    failed = error_type is not None or _has_failed(dialect, span, attributes)
     return Inference(
         dialect=dialect.name,
         scope=span.instrumentation_scope.name if span.instrumentation_scope else "",
@@ -64,10 +77,10 @@ def _inference(dialect: Dialect, operation: str, span: ReadableSpan, attributes:
         started=(span.start_time or 0) / _NANO - (_number(attributes, dialect.lasted_s) or 0),
         ended=(span.end_time or 0) / _NANO,
         operation=operation,
-        provider=provider,
+        provider=PROVIDERS.get(provider, provider) or None,
         request_model=_text(attributes, dialect.request_model),
         response_model=_text(attributes, dialect.response_model),
-        response_id=_text(attributes, dialect.response_id) or next(filter(None, map(id_in, documents)), None),
+        response_id=_response_id(dialect, attributes, documents),
         service_tier=_text(attributes, dialect.service_tier),
         usage=usage,
         cost_usd=_cost(dialect, attributes),
@@ -79,6 +92,19 @@ def _inference(dialect: Dialect, operation: str, span: ReadableSpan, attributes:
         http_status=_status(dialect, attributes),
         answer_follows=not failed and usage is None and _announces(dialect, attributes),
     )
+
+
+def _has_failed(dialect: Dialect, span: ReadableSpan, attributes: Mapping[str, Any]) -> bool:
+    unanswered = bool(dialect.answered) and not any(name in attributes for name in dialect.answered)
+    return unanswered or span.status.status_code is StatusCode.ERROR
+
+
+def _response_id(dialect: Dialect, attributes: Mapping[str, Any], documents: Iterable[Mapping[str, Any]]) -> str | None:
+    """The provider's id of the answer, by which others know it, too."""
+    found = _text(attributes, dialect.response_id) or next(filter(None, map(id_in, documents)), None)
+    if found is None or dialect.own_ids is None:
+        return found
+    return None if dialect.own_ids.fullmatch(found) or found == attributes[dialect.marker] else found
 
 
 def _announces(dialect: Dialect, attributes: Mapping[str, Any]) -> bool:
@@ -100,11 +126,19 @@ def _speaks(attributes: Mapping[str, Any], dialect: Dialect) -> bool:
 def _operation(dialect: Dialect, attributes: Mapping[str, Any]) -> str | None:
     named = _text(attributes, dialect.operation)
     if named is not None:
-        return dialect.operations.get(named)
+        operation = dialect.operations.get(named)
+        return None if operation is not None and _is_from_cache(dialect, attributes) else operation
     # Older names know no operation. An agent's or a tool's span has no usage of its own.
     has_usage = any(name in attributes for names in dialect.usage.values() for name in names)
     is_step = "traceloop.span.kind" in attributes or "gen_ai.tool.name" in attributes
     return "chat" if has_usage and not is_step and _text(attributes, dialect.request_model) else None
+
+
+def _is_from_cache(dialect: Dialect, attributes: Mapping[str, Any]) -> bool:
+    if dialect.from_cache is None:
+        return False
+    attribute, key = dialect.from_cache
+    return parse(attributes.get(attribute)).get(key) is not None
 
 
 def _values(attributes: Mapping[str, Any], names: Names) -> Iterator[Any]:

@@ -4,6 +4,7 @@ Sources: the OpenTelemetry GenAI conventions (status Development) with their old
 OpenInference, and the spans that the packages named here emit.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,33 @@ _OPERATIONS: Mapping[str, str] = {
     "arerank": "rerank",
 }
 
+# LiteLLM names its own functions; what else it has a function for is no call to a model, or is billed in another way.
+_LITELLM_OPERATIONS: Mapping[str, str] = {
+    **_OPERATIONS,
+    "completion": "chat",
+    "acompletion": "chat",
+    "completion_with_retries": "chat",
+    "acompletion_with_retries": "chat",
+    "anthropic_messages": "chat",
+    "aanthropic_messages": "chat",
+    "text_completion": "text_completion",
+    "agenerate_content": "generate_content",
+    "generate_content_stream": "generate_content",
+    "agenerate_content_stream": "generate_content",
+    "aimage_edit": "image_generation",
+}
+
+# Mistral's SDK, and its requests before 2.0. One to an agent that the provider keeps is a call, whatever it is called.
+_MISTRAL_OPERATIONS: Mapping[str, str] = {
+    **_OPERATIONS,
+    "invoke_agent": "chat",
+    "agents_completion_v1_agents_completions_post": "chat",
+    "chat_completion_v1_chat_completions_post": "chat",
+    "embeddings_v1_embeddings_post": "embeddings",
+    "fim_completion_v1_fim_completions_post": "text_completion",
+    "ocr_v1_ocr_post": "generate_content",
+}
+
 _GEMINI = frozenset({"gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "google", "vertex_ai"})
 
 
@@ -50,6 +78,10 @@ class Dialect:
     to a model where its `operation` is one of `operations`, or where it names none but a model and usage. `documents`
     hold the provider's usage, or its answer with it, as JSON or as Python writes a dict. `total`: tokens of both
     directions. Seconds: `ttft_s`, and `lasted_s` of a span that is written after what it tells of.
+
+    `answered`: attributes of which each answered call has one; one without failed. `own_ids` match the ids that the
+    instrumentation makes up for answers: nobody else knows them. `from_cache`: an attribute, and the key in its JSON,
+    that are set where the instrumentation itself had the answer, so that nothing was called.
     """
 
     name: str
@@ -82,6 +114,9 @@ class Dialect:
     input_without_cache: frozenset[str] = frozenset()
     output_without_reasoning: frozenset[str] = frozenset()
     answer_follows: tuple[str, str] | None = None
+    answered: Names = ()
+    own_ids: re.Pattern[str] | None = None
+    from_cache: tuple[str, str] | None = None
 
 
 _OPENTELEMETRY = Dialect(
@@ -170,9 +205,14 @@ DIALECTS: tuple[Dialect, ...] = (
         _OPENTELEMETRY,
         name="litellm",
         marker="litellm.call_id",
+        operation=("litellm.call_type", "llm.request.type", "gen_ai.operation.name"),
+        operations=_LITELLM_OPERATIONS,
         documents=("metadata.usage_object",),
-        cost=("gen_ai.cost.total_cost", *_OPENTELEMETRY.cost),
+        cost=("gen_ai.cost.total_cost", "litellm.cost.total", *_OPENTELEMETRY.cost),
         user=("metadata.user_api_key_end_user_id", "metadata.user_api_key_user_id", *_OPENTELEMETRY.user),
+        # A random UUID, and the provider's id of a response with more in it, as base64 of `litellm:`.
+        own_ids=re.compile(r"(?:chatcmpl-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|resp_bGl0ZWxsbTp.*"),
+        from_cache=("hidden_params", "cache_key"),
     ),
     replace(
         _OPENTELEMETRY,
@@ -197,10 +237,20 @@ DIALECTS: tuple[Dialect, ...] = (
         lasted_s=("duration",),
         answer_follows=("logfire.span_type", "span"),
     ),
+    replace(
+        _OPENTELEMETRY,
+        name="mistralai",
+        marker="agent.trace.public",
+        operation=("gen_ai.operation.name", "mistral_ai.operation.id"),
+        operations=_MISTRAL_OPERATIONS,
+        usage={**_OPENTELEMETRY.usage, "document_pages": ("mistral_ai.ocr.usage.pages_processed",)},
+        # Of a failure it tells no more, unless the body is the usual one of an error.
+        answered=("http.response.status_code",),
+    ),
     _OPENLLMETRY,
     replace(_OPENLLMETRY, marker="traceloop.association.properties.ls_provider"),
     replace(_OPENLLMETRY, marker="llm.request.type"),
-    _OPENTELEMETRY,  # the spans that the SDKs of Anthropic and Mistral write themselves speak it, too
+    _OPENTELEMETRY,  # the spans that Anthropic's SDK writes itself speak it, too
     replace(_OPENTELEMETRY, marker="gen_ai.provider.name"),
     replace(_OPENTELEMETRY, marker="gen_ai.system"),
 )
@@ -220,8 +270,47 @@ MARKERS = frozenset(
 
 # What tells such a span when it starts. OpenInference names its kind later.
 START_PREFIXES = ("gen_ai.", "llm.", "openinference.span.kind", "embedding.")
-# OpenLLMetry starts its spans of LangChain's calls, and of the responses API, with nothing but a name.
-START_NAMES = (".chat", ".completion", "openai.response")
+# By the conventions a name is an operation and a model. LiteLLM and Mistral's SDK give nothing but a name.
+START_OPERATIONS = ("chat ", "embeddings ", "generate_content ", "text_completion ")
+START_NAMES = (
+    # OpenLLMetry, of LangChain's calls and of the responses API.
+    ".chat",
+    ".completion",
+    "openai.response",
+    "litellm_request",
+    # Mistral's SDK: the names of its requests.
+    "_completions_post",
+    "_embeddings_post",
+    "_ocr_post",
+    "stream_agents",
+    "stream_chat",
+    "stream_fim",
+    "_conversations_append",
+    "_conversations_append_stream",
+    "_conversations_restart",
+    "_conversations_restart_stream",
+    "_conversations_start",
+    "_conversations_start_stream",
+)
+
+PROVIDERS: Mapping[str, str] = {
+    "aws": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "bedrock_converse": "aws.bedrock",
+    "cohere_chat": "cohere",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "text-completion-openai": "openai",
+    "vertex_ai": "gcp.vertex_ai",
+    "vertex_ai_beta": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+"""What instrumentations call a provider, in lower case, and its name in the conventions where that is another."""
 
 DOCUMENT_USAGE: Mapping[str, Names] = {
     "tokens_in": ("prompt_tokens", "input_tokens"),

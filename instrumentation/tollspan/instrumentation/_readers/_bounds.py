@@ -146,10 +146,11 @@ def hosted_tool(tools: object, ours: AbstractSet[str]) -> str | None:
 
 
 def given(body: Mapping[str, Any], reasons: Mapping[str, str]) -> str | None:
-    """Give the reason of the first of these fields that is there and not empty."""
+    """Give the reason of the first of these fields that is there, and no empty list or text."""
     if reasons.keys().isdisjoint(body):
         return None
-    return next((reason for key, reason in reasons.items() if body.get(key)), None)
+    # An empty object switches a tool on as it is by default.
+    return next((why for key, why in reasons.items() if (value := body.get(key)) or isinstance(value, Mapping)), None)
 
 
 def input_bound(

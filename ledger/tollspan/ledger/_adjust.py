@@ -1,0 +1,77 @@
+"""What a call has cost is corrected by events that are added, in the windows where it counts; nothing is changed."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from ._batch import Key, key_of
+from ._errors import LedgerConflict
+from ._events import SPENDING, Charge, LedgerEvent, event_id_for
+from ._money import to_nano
+from ._rows import from_row
+from ._store import SQLiteStore
+from ._units import unit_of
+
+_OF_CALL = "SELECT * FROM recorded WHERE event_id BETWEEN ? AND ? ORDER BY offset"
+_MOST_ADJUSTS = 256
+
+
+def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: str) -> list[LedgerEvent]:
+    """The events after which a call has cost `cost_usd`: one takes back estimates, one puts the rest in their place.
+
+    Only accounts in USD change; what the call has used in tokens and requests stays. Raises KeyError, LedgerConflict.
+    """
+    events = [from_row(row) for row in store.query(_OF_CALL, (call_id + b"\x00\x00", call_id + b"\xff\xff"))]
+    spending = [event for event in events if event.event_type in SPENDING]
+    if not spending:
+        raise KeyError(f"the ledger has no spend of a call {call_id.hex()}")
+    sequence = sum(event.event_type == "adjust" for event in events)
+    if sequence + 2 > _MOST_ADJUSTS:
+        raise LedgerConflict(f"call {call_id.hex()} was corrected {sequence} times, and no more fits")
+    estimates = [event for event in spending if event.estimated]
+    actuals = [event for event in spending if not event.estimated]
+    back, put = -_spent(estimates), cost_usd - _spent(actuals)
+    like = replace(spending[-1], event_type="adjust", offset=None, usage={}, reason=reason, timestamp=time.time())
+    corrected: list[LedgerEvent] = []
+    if back:
+        charges = _charges({key: -amount for key, amount in _charged(estimates).items()})
+        adjust_id = event_id_for(call_id, "adjust", sequence).hex()
+        corrected.append(
+            replace(like, event_id=adjust_id, cost_est_usd=back, cost_actual_usd=None, estimated=True, charges=charges)
+        )
+    if put:
+        before = _charged(actuals)
+        keys = dict.fromkeys(key for event in spending for key in map(key_of, event.charges) if _in_usd(key))
+        charges = _charges({key: to_nano(cost_usd) - before[key] for key in keys})
+        adjust_id = event_id_for(call_id, "adjust", sequence + len(corrected)).hex()
+        corrected.append(
+            replace(like, event_id=adjust_id, cost_est_usd=None, cost_actual_usd=put, estimated=False, charges=charges)
+        )
+    return corrected
+
+
+def _spent(events: Sequence[LedgerEvent]) -> Decimal:
+    return sum((event.spend_usd for event in events if event.spend_usd is not None), Decimal(0))
+
+
+def _charged(events: Sequence[LedgerEvent]) -> Counter[Key]:
+    charged: Counter[Key] = Counter()
+    for event in events:
+        for charge in event.charges:
+            if _in_usd(key_of(charge)):
+                charged[key_of(charge)] += charge.amount
+    return charged
+
+
+def _charges(amounts: dict[Key, int]) -> tuple[Charge, ...]:
+    return tuple(
+        Charge(budget=account, scope=scope, window_start=start, amount=amount)
+        for (account, scope, start), amount in amounts.items()
+        if amount
+    )
+
+
+def _in_usd(key: Key) -> bool:
+    return unit_of(key[0]) == "USD"
