@@ -22,7 +22,10 @@ from tollspan.budget import (
 from tollspan.budget._errors import exceeded
 from tollspan.ledger import Balance, Limit, Refusal
 
-RAISE_IT = "raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml"
+RAISE_IT = (
+    "raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml, or now with: "
+    "tollspan budget raise b AMOUNT"
+)
 LIMIT = Limit("b", "user=ada", 1_699_920_000, "USD", 1_000_000_000, 1_700_006_400.0)
 
 

@@ -7,11 +7,15 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
+import openai
 import pytest
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 
 from tollspan.budget import BudgetBusy, BudgetExceeded, BudgetExhausted, budget, is_budgeted, reach, scope
 from tollspan.exporter import pipeline
+from tollspan.instrumentation import instrument, uninstrument
 
 ADA = {"profile": "key-7", "user": "ada", "session": "s1", "run": "r1", "tags": {"feature": "search"}}
 
@@ -28,6 +32,62 @@ def test_the_dimensions_of_a_scope_stand_in_the_ledger(chat, book):
         assert (event.profile_id, event.user_id, event.session_id, event.run_id) == ("key-7", "ada", "s1", "r1")
         assert event.tags == {"feature": "search"}
     assert book.events_for_run("r1") == [hold, commit]
+
+
+def test_a_team_stands_in_the_ledger_as_a_tag(chat, book):
+    """Reports by `tag:team` have it, and a tag of that name comes first."""
+    with scope(team="core"):
+        chat(max_tokens=10)
+        with scope(tags={"team": "edge"}):
+            chat(max_tokens=10)
+    book.flush()
+    assert [event.tags for event in book.events] == [{"team": "core"}, {"team": "edge"}]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_SERVICE_NAME": "shop"},
+        {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test, service.name=shop"},
+        {"OTEL_SERVICE_NAME": "shop", "OTEL_RESOURCE_ATTRIBUTES": "service.name=other"},
+    ],
+)
+def test_a_budget_on_the_service(calls, monkeypatch, variables):
+    """The name of the service is what OpenTelemetry calls it; another service's budget does not count its calls."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with (
+        budget("0.15 USD", name="shops", match={"service": "shop*"}) as shops,
+        budget("0.15 USD", name="others", match={"service": "other"}) as others,
+    ):
+        calls.ask()
+        assert (shops.held > 0, others.held) == (True, 0)
+        with pytest.raises(BudgetBusy, match="'shops'"):
+            calls.ask()
+
+
+def test_the_service_of_a_resource_made_in_code(provider):
+    """A resource that the application gave its TracerProvider comes before the environment."""
+    instrument(TracerProvider(resource=Resource.create({"service.name": "shop"})))
+    try:
+        with (
+            budget("5 USD", name="each", each="service") as each,
+            openai.OpenAI(base_url=provider.openai_url, api_key="local") as client,
+        ):
+            client.chat.completions.create(
+                model="gpt-4o", max_tokens=9, messages=[{"role": "user", "content": "hello"}]
+            )
+            scopes = pipeline().ledger.balances("each", 0)
+    finally:
+        uninstrument()
+    assert each.spent == 0
+    assert [name.split()[-1] for name in scopes] == ["service=shop"]
+
+
+def test_a_process_without_a_name_has_no_service(calls):
+    """Where nobody named the service, a budget on services counts nothing."""
+    with budget("0 USD", name="b", each="service"):
+        calls.ask()
 
 
 def test_inner_scopes_add_and_override():

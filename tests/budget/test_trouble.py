@@ -112,20 +112,22 @@ def test_strict_sends_nothing_when_only_the_hold_cannot_be_written(chat, provide
         chat(max_tokens=5)
         assert (handle.spent, handle.held) == (provider.billed_usd(), 0)
         with monkeypatch.context() as full:
-            _fill(book.store, full)
+            _fill(book, full)
             for _ in range(3):
                 with pytest.raises(LedgerOutOfReach, match="full; free some disk space"):
                     chat(max_tokens=5)
             assert len(provider.requests) == 1
             assert (handle.spent, handle.held) == (provider.billed_usd(), 0)
-        book.store.close()
+        with book.writer.store_lock:
+            book.store.close()
         chat(max_tokens=5)
         assert (handle.spent, handle.held) == (provider.billed_usd(), 0)
     assert book.verify() == []
 
 
-def _fill(store, monkeypatch):
+def _fill(book, monkeypatch):
     """Let the file not grow any more, whenever it is opened."""
+    store = book.store
     open_ = store._open
 
     def full():
@@ -134,7 +136,8 @@ def _fill(store, monkeypatch):
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
-    store.close()
+    with book.writer.store_lock:
+        store.close()
     monkeypatch.setattr(store, "_open", full)
 
 

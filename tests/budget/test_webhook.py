@@ -289,11 +289,12 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
 def test_a_child_of_multiprocessing_sends_its_own(hook):
-    """A forked child has no thread of its parent; its alert is sent by one of its own, at its end as well."""
-    hook.statuses = [200, 500]
+    """A forked child has no thread of its parent; its alert is sent by one of its own, at its end too."""
+    hook.statuses = [200, 500]  # for the child, but where it is quicker than its parent
     done = run(hook, SPEND + "_webhook._BACKOFF_S = 600\n" + CHILD)
     assert done.returncode == 0
-    assert [alert["budget"] for alert in hook.alerts] == ["parent", "child", "child"]
+    assert {alert["budget"] for alert in hook.alerts} == {"parent", "child"}
+    assert len(hook.alerts) == 3
 
 
 def run(hook, text, timeout_s=60):

@@ -390,7 +390,7 @@ def test_budget_status_without_budgets_says_how_to_set_one(path):
     result = run("budget status", path)
     assert result.exit_code == 0
     assert "TOLLSPAN_BUDGET" in result.stdout
-    assert json.loads(run("budget status --json", path).stdout) == {"currency": "USD", "budgets": []}
+    assert json.loads(run("budget status --json", path).stdout) == {"currency": "USD", "budgets": [], "overrides": []}
 
 
 # ---- how it looks
@@ -469,7 +469,8 @@ def test_counts_fit_their_column(count, text):
 
 def test_every_command_explains_itself():
     """Every command has a help text, by -h too, and unknown commands are answered with the nearest."""
-    for command in ("", "today", "report", "tail", "budget", "budget status", "doctor", "path", "demo"):
+    budget = [f"budget {command}".strip() for command in ("", "status", "set", "raise", "remove")]
+    for command in ("", "today", "report", "tail", *budget, "adjust", "doctor", "path", "demo"):
         assert run(f"{command} -h").output.startswith("Usage: ")
         assert run(f"{command} --help").exit_code == 0
     assert run("--version").output.startswith("tollspan, version ")

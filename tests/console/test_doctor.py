@@ -15,7 +15,16 @@ from click.testing import CliRunner
 from tollspan.console import _sdks
 from tollspan.console._cli import cli
 from tollspan.instrumentation import CALL_SITES, INSTALLATION, CallSite, _patching
-from tollspan.ledger import Definition, Ledger, LedgerEvent, dump_definition
+from tollspan.ledger import (
+    BudgetDefinition,
+    BudgetOverride,
+    Definition,
+    Ledger,
+    LedgerEvent,
+    Window,
+    dump_definition,
+    new_call_id,
+)
 from tollspan.ledger._definitions import parse_budgets
 
 openai = pytest.importorskip("openai", reason="the doctor looks for the SDKs it knows")
@@ -71,7 +80,7 @@ def test_a_healthy_ledger_has_no_problem(path):
     status, data = examine(path, "--verify")
     assert (status, data["ok"], data["problems"], found(data, "problem")) == (0, True, 0, [])
     assert set(data) == {"ok", "problems", "notes", "version", "findings", "settings", "sdks"}
-    assert f"{path}: schema 2, WAL, " in texts(data, "ledger")
+    assert f"{path}: schema 3, WAL, " in texts(data, "ledger")
     assert "2 events" in texts(data, "ledger")
     assert "writable" in texts(data, "ledger")
     assert texts(data, "verify") == "every balance equals the log"
@@ -141,7 +150,7 @@ def test_holds_of_ended_processes_are_settled_and_told(path):
         assert holder.stdout.readline() == "Grant\n"
         status, data = examine(path, "--verify")
         assert status == 0
-        assert texts(data, "holds") == "1 call in flight in 1 process, holding $0.0100"
+        assert "1 call in flight in 1 process, holding $0.0100" in texts(data, "holds")
         holder.stdin.write("die\n")
         holder.stdin.close()
         holder.wait(timeout=20)
@@ -203,8 +212,119 @@ def test_budgets_that_disagree_are_noted(path, monkeypatch):
             definition = Definition(other.name, dump_definition(other), time.time())
             ledger.writer.define(definition)
         monkeypatch.setenv("TOLLSPAN_BUDGET", "5 USD / day")
-        noted = [f["text"] for f in found(examine(path)[1], "note") if f["topic"] == "budgets"]
-        assert len(noted) == notes
+        assert texts(examine(path)[1], "budgets").count("configured here with another limit") == notes
+
+
+def define(ledger, **fields):
+    """A budget as a process leaves it in the ledger when it uses it."""
+    budget = BudgetDefinition(**{"name": "b", "limit": 10**9, "unit": "USD", "window": Window("day"), **fields})
+    ledger.writer.define(Definition(budget.name, dump_definition(budget), time.time()))
+    return budget
+
+
+def test_one_name_with_two_definitions_is_noted_with_what_differs(path):
+    """A budget of the command line that code defines otherwise shares its balance, and not what it says."""
+    with Ledger(path) as ledger:
+        budget = define(ledger)
+        other = dataclasses.replace(budget, match={"user": "ada"}, window=Window("day", rolling=True))
+        ledger.override_budget(BudgetOverride(name="b", limit=5 * 10**9, unit="USD", definition=other))
+    noted = texts(examine(path)[1], "budgets")
+    assert "budget 'b' is set from the command line with another window and match than was last used" in noted
+    with Ledger(path) as ledger:
+        ledger.override_budget(BudgetOverride(name="b", limit=5 * 10**9, unit="USD"))
+    assert "another" not in texts(examine(path)[1], "budgets")
+
+
+def test_two_processes_that_define_one_name_differently_are_noted(path):
+    """Both limits are told, and what differs; one that was used long ago is history, and other names are not named."""
+    with Ledger(path) as ledger:
+        budget = define(ledger)
+        define(ledger, limit=2 * 10**9, mode="best_effort")
+        define(ledger, name="other")
+        old = Definition("b", dump_definition(dataclasses.replace(budget, each="user")), time.time() - 2 * 86400)
+        ledger.writer.define(old)
+    status, data = examine(path)
+    (note,) = [f for f in found(data, "note") if f["topic"] == "budgets"]
+    assert status == 0
+    assert note["text"] == (
+        "processes began to use budget 'b' with 2 definitions in the last 24 hours: another limit and mode "
+        "(1 USD / day, 2 USD / day)"
+    )
+
+
+def test_overrides_that_change_nothing_are_noted_with_the_way_to_remove_them(path):
+    """One that has ended, and one in a unit that the budget does not count; one in force is no note."""
+    with Ledger(path) as ledger:
+        define(ledger)
+        define(ledger, name="c")
+        ledger.override_budget(BudgetOverride(name="b", limit=5, unit="tokens"))
+        ledger.override_budget(BudgetOverride(name="c", limit=5, unit="USD"))
+        ledger.override_budget(BudgetOverride(name="old", limit=5, unit="requests", until=1.0))
+    status, data = examine(path)
+    notes = [(f["text"], f["advice"]) for f in found(data, "note") if f["topic"] == "budgets"]
+    assert (status, notes) == (
+        0,
+        [
+            ("5 tokens set for budget 'b', which counts USD: it changes nothing", "tollspan budget remove 'b'"),
+            ("5 requests set for budget 'old' ended 1970-01-01 00:00 UTC", "tollspan budget remove 'old'"),
+        ],
+    )
+
+
+def answers(*tokens):
+    return [event(operation="chat", usage={"tokens_out": n}) for n in tokens]
+
+
+def test_learned_bounds_are_told_where_a_budget_goes_by_them(path):
+    """Each model with its bound, from how many answers, and how many passed it; without such a budget nobody asks."""
+    seed(path, *answers(*[100] * 60))
+    with Ledger(path) as ledger:
+        define(ledger)
+    assert "learned" not in texts(examine(path)[1], "budgets")
+    with Ledger(path) as ledger:
+        define(ledger, name="long answers", output_bound="learned")
+    assert "learned: m chat: 150 tokens, from 60 answers, 0.0 % above" in texts(examine(path)[1], "budgets")
+    seed(path, *answers(9_000, 90_000, *[100] * 8))
+    (note,) = [f for f in found(examine(path)[1], "note") if f["topic"] == "budgets"]
+    assert note["text"].endswith("from 70 answers, 5.0 % above")
+
+
+def test_before_anything_is_learned_that_is_told(path):
+    """A budget that waits for history clamps until then."""
+    with Ledger(path) as ledger:
+        define(ledger, output_bound="learned")
+    assert "no model has given 30 answers lately" in texts(examine(path)[1], "budgets")
+
+
+def held_call(held, cost, *, began=None, **fields):
+    """A call that held so many USD and cost so many."""
+    call_id = new_call_id(began).hex()
+    same = {"call_id": call_id, "cost_est_usd": Decimal(held), "timestamp": began or 0.0}
+    yield event(event_type="precheck_hold", cost_actual_usd=None, **same)
+    yield event(**{"cost_actual_usd": Decimal(cost), **same, **fields})
+
+
+def test_calls_that_cost_more_than_was_held_are_noted(path):
+    """By model, with how much it was; older ones, dearer estimates, and calls that held nothing are not among them."""
+    week_ago = time.time() - 8 * 86400
+    seed(
+        path,
+        *held_call("0.10", "0.13"),
+        *held_call("0.10", "0.12"),
+        *held_call("0.10", "0.10"),
+        *held_call("0.10", "0.90", began=week_ago),
+        *held_call("0.10", "0.10", model="other"),
+        event(cost_est_usd=CENT, cost_actual_usd=CENT * 2, model="best effort"),
+    )
+    status, data = examine(path)
+    (note,) = [f for f in found(data, "note") if f["topic"] == "holds"]
+    assert (status, note["text"]) == (0, "2 calls of openai/m in the last 7 days cost $0.0500 more than held")
+
+
+def test_where_every_hold_was_enough_that_is_told(path):
+    """A strict limit has held then."""
+    seed(path, *held_call("0.10", "0.10"))
+    assert "no call of the last 7 days cost more than was held for it" in texts(examine(path)[1], "holds")
 
 
 def test_a_clock_that_is_ahead_is_noted(path):

@@ -75,8 +75,8 @@ def world(tracing):
     @contextlib.contextmanager
     def block(peers, ours):
         exporter = InMemorySpanExporter()
-        tracing.add_span_processor(SimpleSpanProcessor(exporter))
         pipeline().attach(tracing)
+        tracing.add_span_processor(SimpleSpanProcessor(exporter))  # the last one: what is seen here is counted already
         with contextlib.ExitStack() as stack:
             stack.enter_context(restored())
             if ours == "first":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib
+import os
 import sys
 from importlib.util import find_spec
 
@@ -26,8 +27,17 @@ PEERS = {
         ("opentelemetry.instrumentation.genai.anthropic", "AnthropicInstrumentor"),
     ),
 }
+# Those of Mistral's SDK. OpenLLMetry's knows the SDK before 2.0 only, OpenInference's the one from 2.0 on.
+MISTRAL_PEERS = {
+    "native": (("peers", "MistralItself"),),
+    "openinference-mistral": (("openinference.instrumentation.mistralai", "MistralAIInstrumentor"),),
+    "openllmetry-mistral": (("opentelemetry.instrumentation.mistralai", "MistralAiInstrumentor"),),
+}
+# LiteLLM's own callback, of which it has two.
+LITELLM_PEERS = {"callback": (("peers", "LiteLLMCallback"),), "callback-v2": (("peers", "LiteLLMCallbackV2"),)}
+_ALL_PEERS = PEERS | MISTRAL_PEERS | LITELLM_PEERS
 # What they wrap.
-_PATCHED = ("openai", "anthropic", "langchain_core.callbacks")
+_PATCHED = ("openai", "anthropic", "langchain_core.callbacks", "mistralai")
 _PATCHED_MODULES = (
     "openai._base_client",
     "openai._client",
@@ -41,6 +51,11 @@ _PATCHED_MODULES = (
     "anthropic.resources.beta.messages.messages",
     "anthropic.resources.messages",
     "langchain_core.callbacks",
+    "mistralai.agents",
+    "mistralai.chat",
+    "mistralai.client.agents",
+    "mistralai.client.chat",
+    "mistralai.embeddings",
 )
 NEEDED = ("openai", "anthropic", "langchain_openai", "langchain_anthropic", "litellm")
 
@@ -61,7 +76,8 @@ def _is_there(name):
 def restored():
     """Put the SDKs' classes back as they were: not every peer takes away all that it has wrapped."""
     for name in _PATCHED_MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     modules = [module for name, module in sys.modules.items() if name.startswith(_PATCHED)]
     kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
     before = {kind: dict(vars(kind)) for kind in kinds if kind.__module__.startswith(_PATCHED)}
@@ -80,11 +96,49 @@ def restored():
 def instrumented_by(names, tracing):
     """With these peers active on a tracer provider; the last one activated is the first one taken away."""
     with contextlib.ExitStack() as stack:
-        for module, name in [row for peer in names for row in PEERS[peer]]:
+        for module, name in [row for peer in names for row in _ALL_PEERS[peer]]:
             instrumentor = getattr(importlib.import_module(module), name)()
             instrumentor.instrument(tracer_provider=tracing, skip_dep_check=True)
             stack.callback(instrumentor.uninstrument)
         yield
+
+
+class MistralItself:
+    """What Mistral's SDK records by itself: since 2.0 if asked to, before that always."""
+
+    def instrument(self, **_):
+        """Ask for it."""
+        os.environ["MISTRAL_SDK_TELEMETRY"] = "global"
+
+    def uninstrument(self):
+        """Ask no more."""
+        del os.environ["MISTRAL_SDK_TELEMETRY"]
+
+
+class LiteLLMCallback:
+    """LiteLLM's callback `otel`."""
+
+    kind = "litellm.integrations.opentelemetry", "OpenTelemetry"
+
+    def instrument(self, *, tracer_provider, **_):
+        """Have it called for every call by LiteLLM."""
+        import litellm  # noqa: PLC0415 - may be missing
+
+        module, name = self.kind
+        litellm.callbacks = [getattr(importlib.import_module(module), name)(tracer_provider=tracer_provider)]
+
+    def uninstrument(self):
+        """Have it called no more: LiteLLM has copied it from the one list to others."""
+        import litellm  # noqa: PLC0415 - may be missing
+
+        for name in ("", "input_", "success_", "failure_", "_async_success_", "_async_failure_"):
+            getattr(litellm, f"{name}callbacks" if not name else f"{name}callback").clear()
+
+
+class LiteLLMCallbackV2(LiteLLMCallback):
+    """The one that replaces it where LITELLM_OTEL_V2 is set. It records calls from tasks only."""
+
+    kind = "litellm.integrations.otel.logger", "OpenTelemetryV2"
 
 
 def openai_client(provider, *, asynchronous=False):

@@ -313,6 +313,14 @@ def test_calls_that_differ_are_two(manual, ledger, differs):
     assert len(ledger.tail()) == 2
 
 
+def test_a_span_that_names_no_model(manual, ledger):
+    """Of a call to an agent that the provider keeps, some know the model and some do not: time and usage tell."""
+    one, other = manual("one", CHAT | USED), manual("other", {"gen_ai.operation.name": "chat", **USED})
+    one.end()
+    other.end()
+    assert ids_of(ledger) == hexed(one)
+
+
 def test_calls_one_after_the_other_are_two(manual, ledger):
     """Equal in everything but the time: two calls."""
     manual("one", CHAT | USED, start_time=10**18).end(10**18 + 10**9)

@@ -129,9 +129,9 @@ def test_budgets_follow_the_adjust(client):
         pipeline().ledger.flush()
         assert usd.spent * 10**9 == COST
     rows = pipeline().ledger.store.query(
-        "SELECT budget, spent, estimated FROM balance WHERE budget IN ('b', 't') ORDER BY 1"
+        "SELECT budget, spent, estimated FROM balance WHERE budget IN ('b', 't [tokens]') ORDER BY 1"
     )
-    assert [tuple(row) for row in rows] == [("b", COST, 0), ("t", 1500, 0)]
+    assert [tuple(row) for row in rows] == [("b", COST, 0), ("t [tokens]", 1500, 0)]
 
 
 def test_a_response_that_was_counted_at_once_is_not_counted_again(client):

@@ -49,6 +49,14 @@ CASES = [(row, kind) for row in ROWS for kind in ("chat", "messages")] + [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """SIGINT interrupts, also where a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def sdk_of(kind):
     return FLAVOURS[kind.partition(" ")[0]]
 

@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import statistics
 import time
+from dataclasses import replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -355,10 +356,21 @@ def test_open_holds_and_balances_of_a_budget(ledger):
     assert (ledger.open_holds().calls, ledger.open_holds().usd) == (2, CENT * 2)
     (known,) = ledger.known_budgets()
     assert (known.definition, known.seen) == (BUDGET, 5.0)
+    assert ledger.rival_budgets(0) == []
     today = BUDGET.window.start(time.time())
     held = 10_000_000
     assert ledger.balances("b", today) == {"user=ada": Balance(0, held, 0), "user=bob": Balance(7, held, 0)}
     assert ledger.balances("b", today - 86400) == {}
+
+
+def test_two_definitions_of_one_name_are_told(ledger):
+    """Of each name with two limits at a time both definitions are shown; what was defined long ago is history."""
+    other = replace(BUDGET, limit=BUDGET.limit * 2)
+    for definition, seen in ((BUDGET, 5.0), (other, 6.0), (replace(BUDGET, name="alone"), 6.0), (BUDGET, 7.0)):
+        ledger.writer.put_durable(Definition(definition.name, dump_definition(definition), seen)).wait(5)
+    assert [(known.definition, known.seen) for known in ledger.rival_budgets(5.5)] == [(other, 6.0), (BUDGET, 7.0)]
+    assert ledger.rival_budgets(6.5) == []
+    assert [known.definition for known in ledger.known_budgets()] == [replace(BUDGET, name="alone"), BUDGET]
 
 
 EVENTS = st.lists(

@@ -30,12 +30,14 @@ MESSAGE = {
         "iterations": [{"type": "compaction", "input_tokens": 5, "output_tokens": 1}],
     },
 }
+IMAGE_USAGE = {"input_tokens": 9, "output_tokens": 7, "input_tokens_details": {"image_tokens": 4, "text_tokens": 5}}
 ANSWERS = {
     "openai.chat": {"id": "c", "model": "m", "choices": [{"index": 0, "finish_reason": "stop"}], "usage": CHAT_USAGE},
     "openai.responses": RESPONSE,
     "anthropic.messages": MESSAGE,
     "openai.completions": {"id": "c", "model": "m", "choices": [{"index": 0, "text": "x"}], "usage": CHAT_USAGE},
     "openai.embeddings": {"model": "m", "data": [], "usage": {"prompt_tokens": 9, "total_tokens": 9}},
+    "openai.media": {"created": 1, "data": [], "usage": IMAGE_USAGE},
 }
 EVENTS = {
     "openai.chat": [
@@ -60,6 +62,10 @@ EVENTS["openai.completions"] = [
     {"id": "c", "model": "m", "choices": [], "usage": CHAT_USAGE},
 ]
 EVENTS["openai.embeddings"] = []  # it has no streams
+EVENTS["openai.media"] = [
+    {"type": "image_generation.partial_image", "b64_json": "aGVsbG8=", "partial_image_index": 0},
+    {"type": "image_generation.completed", "b64_json": "aGVsbG8=", "usage": IMAGE_USAGE},
+]
 STREAMS = {
     name: b"".join(b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n" for event in events)
     for name, events in EVENTS.items()

@@ -30,12 +30,12 @@ from tollspan.ledger import (
     LedgerEvent,
     Unit,
     Window,
+    at_the_end,
     format_usd,
     internal_errors,
     to_nano,
     to_usd,
 )
-from tollspan.ledger._ending import at_the_end
 
 if TYPE_CHECKING:
     from ._webhook import Webhook
@@ -257,7 +257,7 @@ class _Watch:
                 ledger.flush(_END_S)
                 ledger.writer.listeners.drain(max(0.0, until - time.monotonic()))
             if self._webhook is not None:
-                self._webhook.drain(max(0.0, until - time.monotonic()))
+                self._webhook.drain(_END_S)
 
 
 def _webhook_to(url: str) -> "Webhook":

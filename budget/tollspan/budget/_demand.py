@@ -17,6 +17,7 @@ class CallIntent:
     """A call that asks for admission. Token counts are upper bounds for one attempt.
 
     `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
+    `units` are those besides text tokens that the call uses.
     `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
     intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
     output tokens that the ledger's history bounds such calls by, or None.
@@ -27,6 +28,7 @@ class CallIntent:
     max_output_tokens: int | None
     choices: int = 1
     unbounded: str | None = None
+    units: tuple[str, ...] = ()
     clampable: bool = True
     of_model: "Callable[[str], CallIntent] | None" = None
     learned: Callable[[], int | None] = lambda: None
@@ -87,7 +89,8 @@ def _missing_price(intent: CallIntent) -> str | None:
     """Which price of the call's tokens is missing: a card may have none for what this call uses."""
     price = intent.price
     if isinstance(price, RateCard):
-        usage = {"tokens_in": 1, "tokens_out": 0 if intent.max_output_tokens == 0 else 1}
+        usage = {"tokens_in": 2, "tokens_out": 0 if intent.max_output_tokens == 0 else 2}
+        usage |= dict.fromkeys(intent.units, 1)
         cost = price.cost(usage)
         return cost.reason if isinstance(cost, Unpriced) else None
     return price.reason

@@ -7,6 +7,7 @@ from decimal import Decimal
 from tollspan.exporter import pipeline
 from tollspan.ledger import Balance, BudgetDefinition, Key, to_usd
 
+from ._errors import OF_ENTRY
 from ._reach import leave, reach
 
 
@@ -24,7 +25,7 @@ class BudgetEntry:
         self.definition = definition
         self.open = True
         self.is_received = False  # from another service: it restricts its own calls, and defines nothing here
-        self.run = "" if definition.window else f"run={secrets.token_hex(8)}"
+        self.run = "" if definition.window else f"{OF_ENTRY}{secrets.token_hex(8)}"
 
     @property
     def limit(self) -> Decimal:

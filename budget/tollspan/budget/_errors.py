@@ -10,11 +10,15 @@ CallRefused
 """
 
 import datetime as dt
+import shlex
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 
 from tollspan.ledger import Refusal, Unit, format_usd, to_usd
+
+OF_ENTRY = "run="
+"""How the scope of a budget without a window begins: the balance is that of one entry."""
 
 
 class CallRefused(Exception):  # noqa: N818 - says what happened, as users meet it in `except`
@@ -74,6 +78,8 @@ def exceeded(refusal: Refusal) -> BudgetExceeded:
     if refusal.busy:
         return BudgetBusy(refusal, way_out='retry when they have settled, or wait for it with on_limit="wait"')
     raise_it = "raise its limit where it is set: in code, TOLLSPAN_BUDGET or tollspan.toml"
+    if not refusal.limit.scope.startswith(OF_ENTRY):
+        raise_it += f", or now with: tollspan budget raise {shlex.quote(refusal.limit.budget)} AMOUNT"
     if _too_large(refusal):
         return BudgetExhausted(refusal, way_out=f"ask for less, with a smaller max_tokens, or {raise_it}")
     return BudgetExhausted(refusal, way_out=raise_it)

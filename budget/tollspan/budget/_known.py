@@ -17,8 +17,9 @@ _noted: WeakKeyDictionary[Ledger, set[BudgetDefinition]] = WeakKeyDictionary()
 def remember(ledger: Ledger, definitions: Sequence[BudgetDefinition]) -> None:
     """Note the definitions that a call counts in, of which this process has not noted all yet."""
     noted = _noted.setdefault(ledger, set())
+    from_outside = ledger.overrides.budgets(time.time())  # they stand in the ledger as overrides, and go with those
     for definition in definitions:
-        if definition not in noted:
+        if definition not in noted and definition not in from_outside:
             noted.add(definition)
             if definition.window is not None:
                 ledger.writer.define(Definition(definition.name, dump_definition(definition), time.time()))

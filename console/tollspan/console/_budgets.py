@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tollspan.ledger import Balance, BudgetOverride, Unit, format_limit
+from tollspan.ledger import Balance, BudgetOverride, Unit
 
 from ._ledgers import existing_ledger, settings_for
 from ._render import CURRENCY, Numbers, console, plain, print_json, print_table
@@ -84,19 +84,17 @@ def _print_text(
         if number:
             screen.print()
         screen.print(_title(budget), style="bold red" if budget.is_over else "bold")
-        if more := "; ".join(map(plain, _more(budget.budget))):
-            screen.print(more, style="dim")
+        for line in _more(budget.budget):
+            screen.print(plain(line), style="dim")
         if budget.balances:
             _print_balances(budget)
         else:
             screen.print(f"no call of any {plain(budget.budget.definition.each)} in this window yet")
     for override in _alone(budgets, overrides):
-        limit = format_limit(override.limit, override.unit, None)
-        screen.print(
-            f"\n{plain(override.name)}: {limit}, set {until_text(override.until, timezone)}; no budget of this name "
-            "and unit with a window is known",
-            style="dim",
-        )
+        until = until_text(override.until, timezone)
+        screen.print(f"\n{plain(override.name)}: {amount(override.limit, override.unit)}", style="bold")
+        screen.print(f"set from the command line, {until}", style="dim")
+        screen.print("the limit of a budget without a window: the ledger knows no other of that name", style="dim")
 
 
 def _alone(budgets: Iterable[Standing], overrides: Iterable[BudgetOverride]) -> list[BudgetOverride]:
@@ -132,10 +130,10 @@ def _more(budget: Known) -> Iterator[str]:
     if override is not None:
         until = until_text(override.until, budget.window.timezone)
         if budget.source == "command line":
-            yield f"set by `tollspan budget set`, {until}"
+            yield f"set from the command line, {until}"
         else:
             own = amount(definition.limit, definition.unit)
-            yield f"this limit was set {until}; {budget.source} says {own}"
+            yield f"limit from the command line, {until}; {budget.source} says {own}"
     yield from options(definition)
 
 

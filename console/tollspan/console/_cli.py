@@ -15,6 +15,8 @@ _zone = click.option(
 )
 _INSTANTS = "Instants: 2026-11-01, 2026-11-01T12:00, 30m, 24h, 7d, 2w (so long ago), today, yesterday, now."
 
+_ENDS = "Instants: 2h, 'in 3 days', tomorrow, 2026-12-01, 2026-12-01T12:00 (in the time zone of the budget)."
+
 
 class _Days(click.ParamType[int]):
     """A span of days: 400d, or 400."""
@@ -135,7 +137,7 @@ def tail(url: str | None, /, **options: Any) -> None:
 
 @cli.group()
 def budget() -> None:
-    """Show budgets."""
+    """Show budgets, and change their limits while processes run."""
 
 
 @budget.command()
@@ -147,6 +149,80 @@ def status(ctx: click.Context, url: str | None, as_json: bool) -> None:
     from ._budgets import show  # noqa: PLC0415 - see the module's docstring
 
     ctx.exit(show(url, as_json=as_json))
+
+
+_until = click.option("--until", metavar="INSTANT", help="When it ends. Default: it holds until it is removed.")
+
+
+@budget.command("set", epilog=_ENDS)
+@click.argument("name")
+@click.argument("limit")
+@_until
+@click.option("--match", multiple=True, metavar="DIM=GLOB", help="Count only calls like user=ada; may be repeated.")
+@click.option("--each", metavar="DIM", help="A balance for every value of a dimension, such as user.")
+@click.option("--mode", metavar="MODE", help="strict or best_effort. Default: strict.")
+@click.option("--on-limit", metavar="WHAT", help="raise, wait, warn or fallback. Default: raise.")
+@click.option("--max-wait-timeout-s", type=float, metavar="SECONDS", help="How long `wait` waits. Default: 60.")
+@click.option("--fallback-model", metavar="MODEL", help="What is asked instead, with --on-limit fallback.")
+@click.option("--warn-at", multiple=True, metavar="SHARE", help="Tell at this share, like 0.8 or 80%; may be repeated.")
+@click.option("--timezone", metavar="ZONE", help="IANA time zone of its windows. Default: the setting, UTC.")
+@click.option("--output-bound", metavar="BOUND", help="clamp, max, learned, or a number of tokens. Default: clamp.")
+@click.option("--cut-stream", metavar="WHAT", help="hold, estimate or drain. Default: hold.")
+@click.option("--limit-only", is_flag=True, help="NAME is a budget in code without a window: set only its limit.")
+@_json
+@click.pass_obj
+def set_(url: str | None, /, **options: Any) -> None:
+    """Set a limit, in force within a second in every process that uses this ledger.
+
+    NAME is a budget of code or configuration: LIMIT is in force over its own, like "20 USD". Any other NAME is a budget
+    of its own, for all calls that match, and LIMIT has a window, like "20 USD / day", "60 requests / rolling minute" or
+    "8 concurrent". The options between --match and --cut-stream are for those.
+    """
+    from . import _override  # noqa: PLC0415 - see the module's docstring
+
+    _override.set_(url, **options)
+
+
+@budget.command("raise", epilog=_ENDS)
+@click.argument("name")
+@click.argument("amount")
+@_until
+@click.option("--lower", is_flag=True, help="Also take an AMOUNT below the limit of now.")
+@_json
+@click.pass_obj
+def raise_(url: str | None, /, **options: Any) -> None:
+    """Raise the limit of a budget to AMOUNT, like 20 or "20 USD"; its window stays as it is."""
+    from . import _override  # noqa: PLC0415 - see the module's docstring
+
+    _override.raise_(url, **options)
+
+
+@budget.command()
+@click.argument("name")
+@_json
+@click.pass_obj
+def remove(url: str | None, /, **options: Any) -> None:
+    """Take back what `set` or `raise` has set for a budget."""
+    from . import _override  # noqa: PLC0415 - see the module's docstring
+
+    _override.remove(url, **options)
+
+
+@cli.command()
+@click.argument("call_id")
+@click.argument("cost")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it stands in the ledger, like: the invoice.")
+@_json
+@click.pass_obj
+def adjust(url: str | None, /, **options: Any) -> None:
+    """Correct what a call has cost: to COST in all, in USD, in the budgets and windows where it counts.
+
+    CALL_ID is the id of a call (`tollspan tail --json`), its first digits (at least 8), or the id of a trace with one
+    call. History stays as it is: events are added.
+    """
+    from ._adjust import adjust as correct  # noqa: PLC0415 - see the module's docstring
+
+    correct(url, **options)
 
 
 @cli.command()

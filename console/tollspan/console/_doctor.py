@@ -6,10 +6,9 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,6 @@ from rich.text import Text
 
 from tollspan.ledger import (
     SETTINGS,
-    BudgetSyntaxError,
     Difference,
     Ledger,
     LedgerError,
@@ -27,29 +25,20 @@ from tollspan.ledger import (
     load_settings,
 )
 
+from ._budget_findings import budget_findings, underholds
+from ._findings import Finding, Grade
 from ._ledgers import NoLedger, existing_ledger, ledger_path
 from ._render import console, money, plain, print_json
 from ._sdks import Sdk, examine, hints
 from ._today import number
 from ._when import shown
 
-Grade = Literal["ok", "note", "problem"]
 _STYLES: dict[Grade, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
 _WEEK_S = 7 * 86_400
 _AHEAD_S = 60
 _SHOWN_DIFFERENCES = 10
 _LOG = "the logger `tollspan.ledger` of the process concerned says why"
 _DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `advice` says what to do about a problem or a note."""
-
-    topic: str
-    grade: Grade
-    text: str
-    advice: str | None = None
 
 
 def show(url: str | None, *, verify: bool, as_json: bool) -> int:
@@ -98,7 +87,8 @@ def _ledger(settings: Settings, *, verify: bool) -> Iterator[Finding]:
             yield from _trouble(ledger)
             yield from _unpriced(ledger)
             yield from _uncovered(ledger)
-            yield from _budgets(ledger, settings)
+            yield from underholds(ledger)
+            yield from budget_findings(ledger, settings)
             if verify:
                 yield _verified(ledger.verify())
     except NoLedger as error:
@@ -197,20 +187,6 @@ def _uncovered(ledger: Ledger) -> Iterator[Finding]:
             "by a way that no call site covers; they are recorded"
         )
         yield Finding("SDKs", "note", text, "raw HTTP, or a method of an SDK that this version does not know")
-
-
-def _budgets(ledger: Ledger, settings: Settings) -> Iterator[Finding]:
-    try:
-        known = {budget.definition.name: budget.definition for budget in ledger.known_budgets()}
-    except BudgetSyntaxError as error:
-        yield Finding("budgets", "problem", str(error), "upgrade tollspan: a newer one may have written it")
-        return
-    yield Finding("budgets", "ok", f"{len({*known, *(b.name for b in settings.budgets)})} known")
-    for budget in settings.budgets:
-        other = known.get(budget.name, budget)
-        if (other.limit, other.unit, other.window) != (budget.limit, budget.unit, budget.window):
-            text = f"budget {plain(budget.name)!r} is configured here with another limit or window than was last used"
-            yield Finding("budgets", "note", text, "give each budget a name of its own, or the same limit everywhere")
 
 
 def _verified(differences: Sequence[Difference]) -> Finding:

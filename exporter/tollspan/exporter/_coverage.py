@@ -7,9 +7,9 @@ It is counted once, by these rules, in this order.
 2. Of foreign spans within each other the innermost one counts, unless only an outer one has usage.
 3. An answer's id that was counted is not counted again.
 4. Where a span has no id to tell, it repeats a counted call that another scope recorded at the same time for the same
-   model with the same usage; each counted call stands for one span of each scope. So of two instrumentations that see
-   all calls, every call is counted once. Should two of them see different calls only, and two of these calls be alike
-   in all this, then one of the two is missed: nothing on such spans tells them apart.
+   model, if it names one, with the same usage; each counted call stands for one span of each scope. So of two
+   instrumentations that see all calls, every call is counted once. Should two of them see different calls only, and two
+   of these calls be alike in all this, then one of the two is missed: nothing on such spans tells them apart.
 """
 
 import math

@@ -56,7 +56,7 @@ class Pipeline:
         self._metrics: LedgerMetrics | None = None
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
         self._last_provider: Any = None
-        self.service = ""
+        self.service = service_of(None)
         """The service that this process is, as the resource or the environment names it: a dimension of its calls."""
         self.max_wait_s = math.inf
         """The longest that a call may wait in line for a budget, in seconds, whatever the budget says."""
@@ -175,7 +175,7 @@ class Pipeline:
             return PriceBook()
 
 
-def service_of(provider: trace.TracerProvider) -> str:
+def service_of(provider: trace.TracerProvider | None) -> str:
     """The name of the service, as the provider's resource has it, or else as the environment says; "" for none."""
     resource = getattr(provider, "resource", None)
     named = getattr(resource, "attributes", {}).get(_SERVICE) or os.environ.get("OTEL_SERVICE_NAME")
@@ -225,6 +225,7 @@ keep_books_in(pipeline)
 def _flush(timeout_s: float) -> None:
     if _current is not None and _current.is_open:
         _current.ledger.flush(timeout_s)
+        _current.ledger.writer.listeners.drain(timeout_s)
 
 
 def use_pipeline(replacement: Pipeline | None) -> Pipeline | None:

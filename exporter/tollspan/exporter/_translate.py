@@ -1,7 +1,7 @@
 """From the record of a call to events of the ledger: pure, and the only place where that is done."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -145,8 +145,14 @@ def _where(record: CallRecord) -> dict[str, Any]:
         "user_id": dimensions.get("user"),
         "session_id": dimensions.get("session"),
         "run_id": dimensions.get("run"),
-        "tags": {key.removeprefix("tag:"): value for key, value in dimensions.items() if key.startswith("tag:")},
+        "tags": _tags(dimensions),
     }
+
+
+def _tags(dimensions: Mapping[str, str]) -> dict[str, str]:
+    """The tags; a team is one of them, because it has no column of its own."""
+    tags = {key.removeprefix("tag:"): value for key, value in dimensions.items() if key.startswith("tag:")}
+    return {"team": dimensions["team"], **tags} if "team" in dimensions else tags
 
 
 def _charges(record: CallRecord) -> tuple[Charge, ...]:

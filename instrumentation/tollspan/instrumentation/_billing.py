@@ -22,10 +22,24 @@ def book(
     elif answer.usage is not None:
         tier = answer.service_tier or request.service_tier
         book_usage(record, lambda model: price_of(model, tier))
+        _book_others(record, answer, price_of)
     else:
         estimate = _of_what_was_seen(record, request, answer, price_of, cut_stream)
         reason = "the answer carried no usage" if answer.complete else "the stream was cut before its usage came"
         _book_estimate(record, estimate, reason)
+
+
+def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -> None:
+    """Add what other models behind the same request have used, each at its own price."""
+    for model, usage in answer.others:
+        card = price_of(model, None)
+        cost = card.cost(usage) if isinstance(card, RateCard) else card
+        if isinstance(cost, Unpriced):
+            record.cost, record.cost_source, record.reason = None, "unpriced", cost.reason
+        elif record.cost is not None:
+            record.cost += cost
+        counted = record.usage or {}
+        record.usage = {**counted, **{key: counted.get(key, 0) + count for key, count in usage.items()}}
 
 
 def book_unknown(record: CallRecord, request: RequestFacts, price_of: PriceOf, reason: str) -> None:
@@ -47,6 +61,8 @@ def upper_bound(
     """
     if record.held is not None and record.held.nano is not None:
         return record.held.nano
+    if not request.priced:
+        return None
     card = price_of(request.model, request.service_tier)
     if not isinstance(card, RateCard):
         return None

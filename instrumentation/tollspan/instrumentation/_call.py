@@ -228,6 +228,7 @@ class Call:
             max_output_tokens=facts.max_output_tokens,
             choices=facts.choices,
             unbounded=facts.unbounded,
+            units=facts.find_units(),
             clampable=self._clampable,
             of_model=self._intent_of_model if self._clampable else None,
             learned=partial(self._learned, facts.model),

@@ -11,6 +11,7 @@ from ._readers import (
     OPENAI_CHAT,
     OPENAI_COMPLETIONS,
     OPENAI_EMBEDDINGS,
+    OPENAI_MEDIA,
     OPENAI_RESPONSES,
     Reader,
 )
@@ -66,6 +67,20 @@ CALL_SITES: tuple[CallSite, ...] = (
     *_both("openai", "3.0", _RESPONSES_BETA, "Responses.compact", OPENAI_RESPONSES, clampable=False),
     *_both("openai", "1.66", "openai.resources.completions", "Completions.create", OPENAI_COMPLETIONS),
     *_both("openai", "1.66", "openai.resources.embeddings", "Embeddings.create", OPENAI_EMBEDDINGS, clampable=False),
+    *_both("openai", "1.66", "openai.resources.images", "Images.generate", OPENAI_MEDIA, clampable=False),
+    *_both("openai", "1.66", "openai.resources.images", "Images.edit", OPENAI_MEDIA, clampable=False),
+    *_both("openai", "1.66", "openai.resources.audio.speech", "Speech.create", OPENAI_MEDIA, clampable=False),
+    *_both(
+        "openai",
+        "1.66",
+        "openai.resources.audio.transcriptions",
+        "Transcriptions.create",
+        OPENAI_MEDIA,
+        clampable=False,
+    ),
+    *_both(
+        "openai", "1.66", "openai.resources.audio.translations", "Translations.create", OPENAI_MEDIA, clampable=False
+    ),
     *_both("anthropic", "0.60", _MESSAGES, "Messages.create", ANTHROPIC_MESSAGES),
     *_both("anthropic", "0.90", _MESSAGES, "Messages.parse", ANTHROPIC_MESSAGES),
     *_both("anthropic", "0.60", _MESSAGES_BETA, "Messages.create", ANTHROPIC_MESSAGES),

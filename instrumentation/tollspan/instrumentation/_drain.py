@@ -43,6 +43,8 @@ class _Stream:
 
     def __init__(self, response: Any, sink: Sink, closed: type[Exception]) -> None:
         self.below, self.sink = response.stream, sink
+        # What is read is reachable from the calls in progress, and `below` leads to the response in older httpx.
+        self.inside = getattr(self.below, "_stream", self.below)
         self.is_http1 = response.http_version.startswith("HTTP/1")
         self.network = response.extensions.get("network_stream")
         self._closed = closed
@@ -80,7 +82,7 @@ class DrainableStream(_Stream):
         self._in_use = threading.Lock()
 
     def __iter__(self) -> Iterator[bytes]:
-        in_use, source = self._in_use, iter(self.below)
+        in_use, source = self._in_use, iter(self.inside)
         self.sink.source = source
         while True:
             if not in_use.acquire(blocking=False):
@@ -95,7 +97,7 @@ class DrainableStream(_Stream):
 
     def rest(self) -> Iterator[bytes]:
         """What has not been read."""
-        return iter(self.below) if self.sink.source is None else self.sink.source
+        return iter(self.inside) if self.sink.source is None else self.sink.source
 
     def close_below(self) -> None:
         """Let go of the connection."""
@@ -136,7 +138,7 @@ class AsyncDrainableStream(_Stream):
         self._is_awaited = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        source: AsyncIterator[bytes] = aiter(self.below)
+        source: AsyncIterator[bytes] = aiter(self.inside)
         if not self._is_worth_it():
             return source  # openai's SDK reads on after the last event, for a moment
         self._source = self.sink.source = source
@@ -171,7 +173,7 @@ class AsyncDrainableStream(_Stream):
 
     async def _next(self) -> bytes | None:
         if self._source is None:
-            self._source = aiter(self.below)
+            self._source = aiter(self.inside)
         return await anext(self._source, None)
 
     async def close_below(self) -> None:

@@ -7,6 +7,7 @@ from ._archive import Imported
 from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
 from ._counts import WriterCounts
 from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, format_limit, parse_limit
+from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
 from ._fetched import fetched_call_id
@@ -114,6 +115,7 @@ __all__ = [
     "Writer",
     "WriterCounts",
     "account_of",
+    "at_the_end",
     "budget_of",
     "call_id_prefix",
     "charge_of",

@@ -41,7 +41,7 @@ def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: s
         corrected.append(
             replace(like, event_id=adjust_id, cost_est_usd=back, cost_actual_usd=None, estimated=True, charges=charges)
         )
-    if put:
+    if put or all(event.spend_usd is None for event in spending):  # 0 for what had no price: it is free
         before = _charged(actuals)
         keys = dict.fromkeys(key for event in spending for key in map(key_of, event.charges) if _in_usd(key))
         charges = _charges({key: to_nano(cost_usd) - before[key] for key in keys})

@@ -318,6 +318,11 @@ class Ledger:
         self.flush()
         return _queries.known_budgets(self.store)
 
+    def rival_budgets(self, since: float) -> list[KnownBudget]:
+        """The definitions of those names that had more than one since an instant (epoch seconds)."""
+        self.flush()
+        return _queries.rival_budgets(self.store, since=since)
+
     def balances(self, account: str, window_start: int, span: int = 0) -> dict[str, Balance]:
         """The balances of an account in the window that starts at an instant (epoch seconds), by scope.
 

@@ -1,15 +1,19 @@
 """Limits and budgets that were set from outside, over those of code and configuration, while processes run."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from sqlite3 import Row
 from typing import Any
 
-from ._definitions import BudgetDefinition, format_limit
+from ._definitions import BudgetDefinition, BudgetSyntaxError, format_limit
 from ._registry import dump_definition, load_definition
 from ._store import SQLiteStore
 from ._units import Unit
+
+_log = logging.getLogger("tollspan.ledger")
 
 _SET = "INSERT OR REPLACE INTO budget_override VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -89,12 +93,23 @@ def remove_override(store: SQLiteStore, name: str) -> bool:
 
 
 def _from_row(row: Row) -> BudgetOverride:
-    text = row["definition"]
     return BudgetOverride(
         name=row["name"],
         limit=row["limit_"],
         unit=row["unit"],
-        definition=None if text is None else load_definition(text),
+        definition=_definition(row["name"], row["definition"]),
         until=row["until"],
         at=row["at"],
     )
+
+
+@lru_cache(maxsize=256)  # it is read again whenever anybody has written: to log it once is enough
+def _definition(name: str, text: str | None) -> BudgetDefinition | None:
+    """What a newer version wrote may not be understood: then only its limit holds, where code knows the name."""
+    if text is None:
+        return None
+    try:
+        return load_definition(text)
+    except BudgetSyntaxError as error:
+        _log.warning("budget %r was set from outside in a way that this version cannot read: %s", name, error)
+        return None

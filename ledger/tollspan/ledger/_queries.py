@@ -184,8 +184,19 @@ def events_for_call(store: SQLiteStore, *, call_id: bytes) -> list[LedgerEvent]:
 
 
 def known_budgets(store: SQLiteStore) -> list[KnownBudget]:
-    """The budgets with a window that processes used with this ledger, by name. Raises BudgetSyntaxError."""
-    rows = store.query("SELECT definition, seen FROM budget ORDER BY name")
+    """The budgets with a window that processes used, each as it was last seen, by name. Raises BudgetSyntaxError."""
+    rows = store.query("SELECT definition, max(seen) AS seen FROM budget GROUP BY name ORDER BY name")
+    return [KnownBudget(definition=load_definition(row["definition"]), seen=row["seen"]) for row in rows]
+
+
+def rival_budgets(store: SQLiteStore, *, since: float) -> list[KnownBudget]:
+    """The budgets that had more than one definition since an instant, by name and by when each was last seen."""
+    sql = """
+        SELECT definition, seen FROM budget WHERE seen >= :since AND name IN (
+            SELECT name FROM budget WHERE seen >= :since GROUP BY name HAVING count(*) > 1
+        ) ORDER BY name, seen
+    """
+    rows = store.query(sql, {"since": since})
     return [KnownBudget(definition=load_definition(row["definition"]), seen=row["seen"]) for row in rows]
 
 

@@ -114,7 +114,8 @@ class SQLiteStore:
     def leave(self) -> None:
         """Stop being an owner, unless holds of this process are open."""
         with contextlib.suppress(LedgerUnavailable):
-            if self.owner.known_name and not self.holds_of(self.owner.known_name):
+            gone = self.path is not None and not self.path.exists()  # to ask it would make a new one
+            if self.owner.known_name and (gone or not self.holds_of(self.owner.known_name)):
                 self.owner.leave()
 
     def copy_to(self, path: Path) -> None:

@@ -53,11 +53,14 @@ class Ticket(Generic[T]):
         return self._take()
 
     async def wait_async(self, timeout_s: float | None = None) -> T | None:
-        """The answer, for a task. Raises TimeoutError, or the error that the writer met."""
+        """The answer, for a task, which waits once. Raises TimeoutError, or the error that the writer met."""
         assert self._future is not None, "a ticket made without a loop is for threads"
-        # Not wait_for: it swallows a cancellation that comes together with the answer.
-        async with asyncio.timeout(timeout_s):
-            await asyncio.shield(self._future)
+        if timeout_s is None:
+            await self._future
+        else:
+            # Not wait_for: it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout_s):
+                await self._future
         return self._take()
 
     def result(self) -> T | None:

@@ -80,12 +80,12 @@ class Writer:
         return self._queue.pending + len(self._deferred)
 
     def put(self, entry: Entry) -> None:
-        """Enqueue an event; never blocks. One that settles a hold is written within 10 ms, others within 200 ms.
+        """Enqueue an event; never blocks. One that a budget counts is written within 10 ms, others within 200 ms.
 
         When this returns the event is in the journal, if there is one: the process may be killed from then on.
         """
         waiting = self._queue.put(entry)
-        if entry.release is not None:
+        if entry.release is not None or entry.event.charges:
             self._urgent = True
             self._nudge()
         elif waiting and not waiting % WAKE_AT:
@@ -125,9 +125,11 @@ class Writer:
         """
         ticket: Ticket[Answer] = Ticket(loop)
         until = None if wait_s is None else time.monotonic() + wait_s
-        self._line.asking.append(Waiting(replace(request, queued=until is not None), ticket, until))
+        if until is not None:
+            request = replace(request, queued=True)
+        self._line.asking.append(Waiting(request, ticket, until))
         self.start()
-        self._wake.set()
+        self._nudge()
         return ticket
 
     def defer(self, action: Callable[[], None]) -> None:
@@ -171,7 +173,7 @@ class Writer:
     def close(self, timeout_s: float) -> int:
         """Write what is queued now, end the thread, close the file; gives back how many events are not written.
 
-        Takes no longer than twice `timeout_s` seconds, even where another process stands still in a write of its own.
+        Takes no longer than three times `timeout_s` seconds, even where another process stands still in a write.
         """
         self._last = Ticket()
         self._stop = True
@@ -183,11 +185,11 @@ class Writer:
             self._wake.set()
             thread.join(timeout_s)
         self._stop = False
+        self.listeners.close(timeout_s)  # before the file is closed: they may want to write
         if self.store_lock.acquire(timeout=timeout_s):
             self.journal.close(self._store.leave)
             self._store.close()
             self.store_lock.release()
-        self.listeners.close(timeout_s)
         return self.pending
 
     def _end(self) -> None:
@@ -225,7 +227,7 @@ class Writer:
         while True:
             self._wake.wait(POLL_S if self._line.waiting else INTERVAL_S)
             self._wake.clear()
-            if self._urgent and not self._line.asking and not self._stop:
+            if self._urgent and not self._line and not self._stop:
                 self._wake.wait(SETTLE_WITHIN_S)
                 self._wake.clear()
             try:

@@ -8,6 +8,7 @@ from tollspan.instrumentation._readers._facts import Reader, RequestFacts, Respo
 from tollspan.instrumentation._readers._openai_chat import OPENAI_CHAT
 from tollspan.instrumentation._readers._openai_completions import OPENAI_COMPLETIONS
 from tollspan.instrumentation._readers._openai_embeddings import OPENAI_EMBEDDINGS
+from tollspan.instrumentation._readers._openai_media import OPENAI_MEDIA
 from tollspan.instrumentation._readers._openai_responses import OPENAI_RESPONSES
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
     "OPENAI_EMBEDDINGS",
+    "OPENAI_MEDIA",
     "OPENAI_RESPONSES",
     "READERS",
     "Reader",
@@ -30,6 +32,7 @@ READERS: tuple[Reader, ...] = (
     ANTHROPIC_MESSAGES,
     OPENAI_EMBEDDINGS,
     OPENAI_COMPLETIONS,
+    OPENAI_MEDIA,
 )
 
 # Whole paths that are too general to be told by their end: OpenAI's `/threads/{id}/messages` ends in one of them too.

@@ -32,6 +32,7 @@ _UNBOUNDED = {
     "thread": "thread",
 }
 _PDF_IN_BASE64 = "JVBER"
+_ATTEMPTS = ("message", "fallback_message")
 _TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -125,6 +126,7 @@ def _facts(message: Mapping[str, Any], usage: object, stop_reason: object) -> Re
         model=sse.text(message.get("model")),
         response_id=sse.text(message.get("id")),
         usage=_usage(usage) if isinstance(usage, dict) else None,
+        others=tuple(_others(usage, sse.text(message.get("model")))) if isinstance(usage, dict) else (),
         finish_reasons=() if reason is None else (reason,),
         service_tier=_tier(usage) if isinstance(usage, dict) else None,
     )
@@ -140,7 +142,7 @@ def _usage(raw: Mapping[str, Any]) -> dict[str, float] | None:
 
     Anthropic's `input_tokens` leaves out cached tokens, which are added here. The headline also leaves out compaction,
     which the same model does at the same price (SDK reference, `BetaUsage.iterations`), so its iterations are added.
-    Not so the iterations of an advisor: those are another model's, at another price.
+    Those of other models are not: see `_others`.
     """
     sources = [raw, *(item for item in _listed(raw.get("iterations")) if sse.at(item, "type") == "compaction")]
     fresh, written, read, out = (_sum(key, sources) for key in _TOTALS)
@@ -157,6 +159,19 @@ def _usage(raw: Mapping[str, Any]) -> dict[str, float] | None:
     }
     totals: dict[str, float] = {"tokens_in": fresh + written + read, "tokens_out": out}
     return totals | {key: value for key, value in parts.items() if value}
+
+
+def _others(raw: Mapping[str, Any], answering: str | None) -> Iterator[tuple[str, dict[str, float]]]:
+    """Give what other models than the one that answers have used: advisors, and those that declined half-way.
+
+    The headline is of the model that answers. What was declined before any output is not billed (Anthropic's guide
+    "Refusals and fallback").
+    """
+    for item in _listed(raw.get("iterations")):
+        kind, model = sse.at(item, "type"), sse.text(sse.at(item, "model"))
+        apart = kind == "advisor_message" or (kind in _ATTEMPTS and model != answering)
+        if apart and model is not None and (usage := _usage(item)) is not None and usage["tokens_out"]:
+            yield model, usage
 
 
 def _sum(key: str, sources: Sequence[Any]) -> int | None:

@@ -16,6 +16,8 @@ class RequestFacts:
     `max_output_tokens` is the caller's explicit maximum for each choice, or None. `choices` is how many outputs each
     attempt may bill. `attributes` are request attributes of the OpenTelemetry GenAI conventions. `measure` walks the
     whole request, which only a budget or an estimate needs: it is called when one of its two answers is asked for.
+    `find_units` names what the call uses besides text, which has to have a price of its own. `priced` is False where
+    no price of tokens says anything of the bill.
     """
 
     measure: Callable[[], InputBound]
@@ -25,6 +27,8 @@ class RequestFacts:
     choices: int = 1
     service_tier: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    priced: bool = True
+    find_units: Callable[[], tuple[str, ...]] = tuple
     _measured: InputBound | None = field(default=None, init=False)
 
     @property
@@ -51,7 +55,8 @@ class ResponseFacts:
     carried none: None is unknown, 0 is zero. `created` is when the provider began an answer that it keeps, in epoch
     seconds. `cost_usd` is a cost that the wire itself stated. `complete` is False for
     a stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and
-    tool arguments seen so far; it is only filled in where a stream ended without usage.
+    tool arguments seen so far; it is only filled in where a stream ended without usage. `others` is what more models
+    behind the same request have used, each with its name: it is billed at their prices, and is no part of `usage`.
     """
 
     model: str | None = None
@@ -65,6 +70,7 @@ class ResponseFacts:
     error_message: str | None = None
     complete: bool = True
     visible_output_bytes: int = 0
+    others: tuple[tuple[str, dict[str, float]], ...] = ()
 
 
 class Reader(Protocol):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
@@ -83,7 +83,7 @@ class OpenAIChat:
     name = "openai.chat"
     vendor = "openai"
     operation = "chat"
-    path_suffixes: tuple[str, ...] = ("/chat/completions",)
+    path_suffixes: tuple[str, ...] = ("/chat/completions", "/agents/completions")
     fetchable = False
 
     def request(self, body: Mapping[str, Any]) -> RequestFacts:
@@ -98,6 +98,7 @@ class OpenAIChat:
             choices=sse.count(asked.get("n")) or 1,
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
+            find_units=partial(_spoken_units, asked),
         )
 
     def response(self, body: bytes) -> ResponseFacts:
@@ -152,6 +153,23 @@ def _input_bound(asked: Mapping[str, Any], model: str | None) -> InputBound:
     tokens, endless = bounds.input_bound(asked, "messages", MEDIA, tools=tools)
     hidden = GROK_TOKENS if model and "grok" in model else 0
     return tokens + hidden, _unbounded(asked, model) or endless
+
+
+def _spoken_units(asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the spoken tokens of a request: not every model that takes or gives them has a listed price for them."""
+    heard = any(_kind(part) == "input_audio" for part in _parts(asked.get("messages")))
+    spoken = "audio" in (bounds.strings(asked.get("modalities")) or ())
+    return (*(("tokens_audio_in",) if heard else ()), *(("tokens_audio_out",) if spoken else ()))
+
+
+def _parts(messages: object) -> Iterator[Any]:
+    for message in messages if isinstance(messages, bounds.SEQUENCES) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        yield from content if isinstance(content, bounds.SEQUENCES) else ()
+
+
+def _kind(part: object) -> object:
+    return part.get("type") if isinstance(part, Mapping) else None
 
 
 def _limit(asked: Mapping[str, Any]) -> int | None:

@@ -15,3 +15,15 @@ CREATE TABLE told (
     what TEXT PRIMARY KEY,
     at   REAL NOT NULL                          -- epoch seconds
 ) STRICT, WITHOUT ROWID;
+
+-- Every definition of a budget and when it was last seen: two of one name, seen at the same time, are told by `doctor`.
+CREATE TABLE budget_seen (
+    name       TEXT NOT NULL,
+    definition TEXT NOT NULL,                   -- JSON
+    seen       REAL NOT NULL,                   -- epoch seconds
+    PRIMARY KEY (name, definition)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO budget_seen SELECT name, definition, seen FROM budget;
+DROP TABLE budget;
+ALTER TABLE budget_seen RENAME TO budget;
