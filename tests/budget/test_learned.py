@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 
 from tollspan.budget import BudgetExhausted, budget
-from tollspan.ledger import LedgerEvent
+from tollspan.ledger import LedgerEvent, _ledger
+from tollspan.ledger._learned import LearnedBound
 
 
 def answered(book, *outputs, model="gpt-4o-2024-08-06", **fields):
@@ -62,6 +63,24 @@ def test_one_budget_that_wants_certainty_is_given_it(calls, book, other, sent):
         else:
             _, admission = calls.ask(max_output_tokens=None, learned=lambda: 300)
             assert (admission.output_tokens is None) == sent
+
+
+def test_history_that_is_learned_meanwhile_waits_for_the_next_call(provider, chat, monkeypatch):
+    """A call that was clamped for want of history is sent with its maximum, whatever is known a moment later."""
+    looks = iter([None])
+    bound = LearnedBound("openai", "gpt-4o", "chat", tokens=300, answers=30, misses=0, tried=0)
+    monkeypatch.setattr(_ledger, "_LEARNED_S", -1)
+    monkeypatch.setattr(_ledger, "learned_bound", lambda *_: next(looks, bound))
+    with budget("0.05 USD", name="b", output_bound="learned"):
+        chat()
+    assert 4_000 < provider.requests[0].body["max_tokens"] < 5_000
+
+
+def test_history_is_not_asked_where_nothing_is_held(calls):
+    """A best_effort budget holds nothing, and so has no use for a bound."""
+    with learned(mode="best_effort"):
+        _, admission = calls.ask(max_output_tokens=None, learned=lambda: pytest.fail("history was asked"))
+    assert admission.output_tokens is None
 
 
 def test_a_maximum_of_its_own_counts_as_ever(calls):

@@ -11,7 +11,8 @@ import pytest
 
 from tollspan.budget import BudgetExhausted, budget, scope
 from tollspan.exporter import pipeline
-from tollspan.ledger import BudgetDefinition, BudgetOverride, Window
+from tollspan.ledger import BudgetDefinition, BudgetOverride, Ledger, LedgerUnavailable, Window, _view
+from tollspan.ledger._overrides import read_overrides
 
 USD = 1_000_000_000
 WITHIN_S = 1.0
@@ -178,3 +179,23 @@ def test_a_hundred_waiters_see_a_raised_limit_in_their_order(calls):
         for future in futures:
             future.result(10)
     assert (sorted(order[:3]), sorted(order)) == ([0, 1, 2], list(range(10)))
+
+
+def test_a_change_is_not_missed_where_the_first_look_at_it_fails(tmp_path, monkeypatch):
+    """What could not be read is read again at the next look, and not only when somebody writes again."""
+    reads = []
+
+    def read(store):
+        reads.append(store)
+        if len(reads) == 1:
+            raise LedgerUnavailable("the disk is away for a moment")
+        return read_overrides(store)
+
+    with Ledger(tmp_path / "ledger.db") as here, Ledger(tmp_path / "ledger.db") as there:
+        assert here.flush()  # the file is there
+        assert list(here.overrides) == []
+        monkeypatch.setattr(_view, "read_overrides", read)
+        there.override_budget(BudgetOverride(name="b", limit=USD, unit="USD"))
+        here.writer.start()
+        assert within_a_second(lambda: [override.limit for override in here.overrides] == [USD])
+    assert len(reads) > 1

@@ -1,4 +1,4 @@
-"""Where budgets and scopes are in force: threads of every kind, tasks, and what is decorated more than once."""
+"""Where budgets and scopes are in force: threads of every kind, pools, tasks, and beside OpenTelemetry's own."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from opentelemetry import context
-from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from tollspan.budget import BudgetExceeded, budget, reach, scope
 from tollspan.instrumentation import instrument, uninstrument
@@ -43,13 +43,13 @@ class Polite(Worker):
 
 
 class Late(threading.Timer):
-    """A timer with a run of its own."""
+    """A timer with a run of its own, which never calls the inherited one."""
 
     def __init__(self, work):
         super().__init__(0, work)
 
     def run(self):
-        super().run()
+        self.function()
 
 
 def replaced(work):
@@ -57,6 +57,10 @@ def replaced(work):
     thread = threading.Thread(target=lambda: pytest.fail("the replaced run must run"))
     thread.run = work
     return thread
+
+
+def target(work):
+    return threading.Thread(target=work)
 
 
 def started(make):
@@ -93,7 +97,7 @@ def warm():
 
 
 WAYS = {
-    "target": lambda _: started(lambda work: threading.Thread(target=work)),
+    "target": lambda _: started(target),
     "timer": lambda _: started(lambda work: threading.Timer(0, work)),
     "own run": lambda _: started(Worker),
     "own run and the inherited one": lambda _: started(Polite),
@@ -106,7 +110,57 @@ WAYS = {
 }
 
 
-@pytest.mark.usefixtures("instrumented")
+def dimensions():
+    return dict(reach().dimensions)
+
+
+def parts():
+    return (
+        vars(threading.Thread)["start"],
+        vars(threading.Thread)["run"],
+        vars(threading.Timer).get("start"),
+        vars(threading.Timer)["run"],
+        vars(ThreadPoolExecutor)["submit"],
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays():
+    """What `threading` is made of is the same after each test as before."""
+    before = parts()
+    yield
+    uninstrument()
+    assert parts() == before
+
+
+@pytest.fixture
+def official():
+    """OpenTelemetry's instrumentation of `threading`; it is taken away at the end, whoever stands on it."""
+    theirs = pytest.importorskip("opentelemetry.instrumentation.threading", reason="is not installed")
+    instrumentor = theirs.ThreadingInstrumentor()
+    before = parts()
+    yield instrumentor
+    uninstrument()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+    uninstrument()  # what was under theirs
+    if before[2] is None and "start" in vars(threading.Timer):
+        del threading.Timer.start  # which theirs leaves there
+    if parts() != before:  # theirs finds nothing of its own under a wrapper of somebody else
+        threading.Thread.start, threading.Thread.run = before[:2]
+        threading.Timer.run, ThreadPoolExecutor.submit = before[3:]
+
+
+@pytest.fixture(params=["alone", "theirs first", "ours first"])
+def beside(request):
+    """Us, alone and beside OpenTelemetry's instrumentation of `threading`."""
+    first = [] if request.param == "alone" else [request.getfixturevalue("official").instrument]
+    for activate in reversed([*first, instrument]) if request.param == "ours first" else [*first, instrument]:
+        activate()
+    return request.param
+
+
+@pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize("way", WAYS)
 def test_threads_spend_from_the_budget_that_they_are_started_in(calls, warm, way):
     """Every kind of thread, warm ones of pools too, has the budgets and scopes of where its work was given to it."""
@@ -114,7 +168,7 @@ def test_threads_spend_from_the_budget_that_they_are_started_in(calls, warm, way
 
     def work():
         calls.spend(10_000)
-        seen.append(dict(reach().dimensions))
+        seen.append(dimensions())
 
     run = WAYS[way](warm)
     with budget("0.15 USD", name="b") as handle, scope(user="ada"):
@@ -144,11 +198,51 @@ def test_a_limit_holds_for_all_threads_of_one_block(calls):
     assert len(admitted) == 4
 
 
+@pytest.mark.parametrize("way", ["target", "own run", "submit"])
+def test_spans_have_the_parents_that_they_have_without_us(beside, warm, way):
+    """Whether the application's context goes into threads is for the application to say; its baggage is in it."""
+    tracer, seen = TracerProvider().get_tracer("app"), []
+
+    def work():
+        seen.append((trace.get_current_span().get_span_context(), dict(baggage.get_all()), dimensions()))
+
+    token = context.attach(baggage.set_baggage("theirs", "1"))
+    with tracer.start_as_current_span("parent") as parent, scope(user="ada"):
+        WAYS[way](warm)(work)
+    context.detach(token)
+    ((found, entries, ours),) = seen
+    is_carried = beside != "alone" and way != "own run"
+    assert (found == parent.get_span_context(), "theirs" in entries) == (is_carried, is_carried)
+    assert (found.is_valid, ours) == (is_carried, {"user": "ada"})
+
+
+@pytest.mark.usefixtures("beside")
+@pytest.mark.parametrize("way", ["target", "own run", "submit"])
+def test_what_travels_to_other_services_travels_from_threads(configure, warm, way):
+    """The entries of baggage that a scope has written are there, and end where the scope ends."""
+    configure(baggage="user")
+    seen, run = [], WAYS[way](warm)
+
+    def work():
+        seen.append(baggage.get_baggage("tollspan.user"))
+        with scope(user="bob"):
+            seen.append(baggage.get_baggage("tollspan.user"))
+
+    with scope(user="ada"):
+        run(work)
+    run(work)
+    assert seen == ["ada", "bob", None, "bob"]
+
+
+# ---- threads are as without us
+
+
 @pytest.mark.usefixtures("instrumented")
-def test_a_thread_object_is_left_as_it_was():
+@pytest.mark.parametrize("make", [Worker, target, Late])
+def test_a_thread_object_is_left_as_it_was(make):
     """While its work runs, a thread has no attribute that its class did not give it."""
     seen = []
-    thread = Worker(lambda: seen.append("run" in vars(threading.current_thread())))
+    thread = make(lambda: seen.append("run" in vars(threading.current_thread())))
     with scope(user="ada"):
         thread.start()
         thread.join()
@@ -156,21 +250,39 @@ def test_a_thread_object_is_left_as_it_was():
 
 
 @pytest.mark.usefixtures("instrumented")
-def test_where_nothing_is_in_force_a_thread_is_called_by_python_alone():
+@pytest.mark.parametrize("make", [Worker, target])
+def test_where_nothing_is_in_force_a_thread_is_called_by_python_alone(make):
     """No frame of ours stands between the interpreter and the run of a thread that is started outside of scopes."""
     callers = []
-    thread = Worker(lambda: callers.append(sys._getframe(2).f_code.co_filename))
+    thread = make(lambda: callers.append(frames()))
     thread.start()
     thread.join()
-    assert callers == [threading.__file__]
+    assert set(callers[0]) <= {threading.__file__, __file__}
+    with scope(user="ada"):
+        started(make)(lambda: callers.append(frames()))
+    assert not set(callers[1]) <= {threading.__file__, __file__}
+
+
+def frames():
+    frame, found = sys._getframe(1), []
+    while frame:
+        found.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    return found
+
+
+class Noted:
+    """Something that a weak reference can be taken of, and that can be done."""
+
+    def __call__(self):
+        pass
 
 
 @pytest.mark.usefixtures("instrumented")
-@pytest.mark.parametrize("make", [Worker, replaced])
+@pytest.mark.parametrize("make", [Worker, replaced, target])
 def test_a_thread_is_freed_as_soon_as_nobody_needs_it(make):
     """No reference cycle is left behind, also where garbage is not collected."""
-    gc.disable()
-    try:
+    with uncollected():
         with scope(user="ada"):
             thread = make(lambda: None)
             gone = weakref.ref(thread)
@@ -178,6 +290,27 @@ def test_a_thread_is_freed_as_soon_as_nobody_needs_it(make):
         thread.join()
         del thread
         assert gone() is None
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_what_a_thread_ran_is_freed_while_the_thread_is_kept():
+    """As without us, a thread that has ended holds neither its target nor the scope that it was started in."""
+    with uncollected():
+        work, entered = Noted(), scope(user="ada")
+        gone = [weakref.ref(work), weakref.ref(entered)]
+        with entered:
+            thread = target(work)
+            thread.start()
+        thread.join()
+        del work, entered
+        assert [one() for one in gone] == [None, None]
+
+
+@contextlib.contextmanager
+def uncollected():
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
 
@@ -197,15 +330,56 @@ def test_a_thread_that_cannot_start_is_left_as_it_was():
 
 
 @pytest.mark.usefixtures("instrumented")
-def test_an_error_in_a_thread_goes_where_it_goes_without_us(monkeypatch):
+@pytest.mark.parametrize("make", [Worker, target])
+def test_an_error_in_a_thread_goes_where_it_goes_without_us(monkeypatch, make):
     """`threading.excepthook` gets the exception, and the thread ends."""
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda told: seen.append((told.exc_type, told.thread)))
     with scope(user="ada"):
-        thread = Worker(lambda: {}["nothing"])
+        thread = make(lambda: {}["nothing"])
         thread.start()
         thread.join()
     assert seen == [(KeyError, thread)]
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_who_replaces_run_when_a_thread_starts_meets_a_method():
+    """Error trackers take the function from a thread's bound `run`, and call it with the thread."""
+    original, seen = threading.Thread.start, []
+
+    def start(thread):
+        run = thread.run.__func__
+        thread.run = lambda: seen.append("tracked") or run(thread)
+        original(thread)
+
+    threading.Thread.start = start
+    try:
+        assert (in_thread(Worker), in_thread(target)) == ({"user": "ada"}, {"user": "ada"})
+    finally:
+        threading.Thread.start = original
+    assert seen == ["tracked", "tracked"]
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_who_stands_under_us_and_replaces_run_meets_a_method():
+    """The same where the error tracker was there before us: it replaces the `run` that is ours."""
+    uninstrument()
+    original, seen = threading.Thread.start, []
+
+    def start(thread):
+        run = thread.run.__func__
+        thread.run = lambda: seen.append("tracked") or run(thread)
+        original(thread)
+
+    threading.Thread.start = start
+    try:
+        instrument()
+        assert (in_thread(Worker), in_thread(target)) == ({"user": "ada"}, {"user": "ada"})
+        uninstrument()
+        assert threading.Thread.start is start
+    finally:
+        threading.Thread.start = original
+    assert seen == ["tracked", "tracked"]
 
 
 @pytest.mark.usefixtures("instrumented")
@@ -225,29 +399,98 @@ def test_a_thread_that_outlives_a_budget_spends_nothing_of_it(calls):
     assert handle.spent == 0
 
 
-# ---- what is instrumented, and what is put back
+# ---- pools
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays():
-    """What `threading` is made of is the same after each test as before."""
-    before = parts()
-    yield
+@pytest.mark.usefixtures("beside")
+def test_a_worker_that_a_scope_has_started_keeps_nothing_of_it():
+    """A pool's thread outlives the work that it was started for: what is given to it outside is outside."""
+    with ThreadPoolExecutor(1) as pool:
+        with scope(user="ada"):
+            assert pool.submit(dimensions).result() == {"user": "ada"}
+        assert pool.submit(dimensions).result() == {}
+        with scope(team="search"):
+            assert pool.submit(dimensions).result() == {"team": "search"}
+
+
+@pytest.mark.usefixtures("beside")
+def test_what_a_task_enters_and_leaves_open_ends_with_the_task(warm):
+    """The next task of the same worker is in force where it was given, and only there."""
+
+    def leaves_open():
+        with scope(user="bob"):
+            scope(team="search").__enter__()
+        scope(session="s1").__enter__()
+        return dimensions()
+
+    with scope(user="ada"):
+        assert warm.submit(leaves_open).result() == {"user": "ada", "team": "search", "session": "s1"}
+        assert warm.submit(dimensions).result() == {"user": "ada"}
+    assert warm.submit(dimensions).result() == {}
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_what_a_task_does_to_the_rest_of_its_context_is_as_without_us(warm):
+    """A context that an application attaches in a worker for good stays there, without what is ours."""
+    with scope(user="ada"):
+        warm.submit(lambda: context.attach(context.set_value("theirs", "kept"))).result()
+    assert warm.submit(lambda: (context.get_value("theirs"), dimensions())).result() == ("kept", {})
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_a_scope_is_freed_when_its_work_is_done(warm):
+    """Neither a worker nor a kept future holds it, also where the work has failed."""
+    with uncollected():
+        entered = scope(user="ada")
+        gone = weakref.ref(entered)
+        with entered:
+            kept = [warm.submit(int), warm.submit({}.pop, "nothing")]
+            # The worker lets go of one work when it waits for the next one.
+        kept.append(warm.submit(int))
+        assert [type(future.exception(30)) for future in kept] == [type(None), KeyError, type(None)]
+        del entered
+        assert gone() is None
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_futures_are_as_without_us(warm):
+    """Results, errors, arguments of any name and cancellation are Python's own."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def work(*args, **kwargs):
+        return args, kwargs
+
+    with scope(user="ada"):
+        assert warm.submit(work, 1, pool=2, work=3, what=4, fn=5).result() == (
+            (1,),
+            {"pool": 2, "work": 3, "what": 4, "fn": 5},
+        )
+        with pytest.raises(KeyError, match="nothing"):
+            warm.submit({}.pop, "nothing").result()
+        running = warm.submit(lambda: begun.set() or goes_on.wait(30))
+        waiting = warm.submit(pytest.fail, "was cancelled")
+        assert begun.wait(30)
+        assert (running.cancel(), waiting.cancel()) == (False, True)
+        goes_on.set()
+        assert running.result(30)
+        warm.shutdown()
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+            warm.submit(int)
+        assert dimensions() == {"user": "ada"}
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_wrong_use_of_a_pool_is_told_in_pythons_words(warm):
+    """A call without any work raises what it raises without us."""
+    with pytest.raises(TypeError) as ours:
+        warm.submit()
     uninstrument()
-    if ThreadingInstrumentor().is_instrumented_by_opentelemetry:
-        ThreadingInstrumentor().uninstrument()
-    vars(threading.Timer).get("start") and delattr(threading.Timer, "start")
-    assert parts() == before
+    with pytest.raises(TypeError) as pythons:
+        warm.submit()
+    assert str(ours.value).split(":")[0] == str(pythons.value).split(":")[0]
 
 
-def parts():
-    return (
-        vars(threading.Thread)["start"],
-        vars(threading.Thread)["run"],
-        vars(threading.Timer).get("start"),
-        vars(threading.Timer)["run"],
-        vars(ThreadPoolExecutor)["submit"],
-    )
+# ---- what is instrumented, and what is put back
 
 
 def layers(function):
@@ -259,12 +502,17 @@ def in_thread(make=Worker):
     """What a thread that is started in a scope sees."""
     seen = []
     with scope(user="ada"):
-        started(make)(lambda: seen.append(dict(reach().dimensions)))
+        started(make)(lambda: seen.append(dimensions()))
     return seen[0]
 
 
-def target(work):
-    return threading.Thread(target=work)
+def in_worker():
+    """What work sees that is given to a pool in a scope."""
+    with ThreadPoolExecutor(1) as pool, scope(user="ada"):
+        return pool.submit(dimensions).result()
+
+
+ADA = {"user": "ada"}
 
 
 def test_uninstrument_puts_threading_back():
@@ -273,35 +521,46 @@ def test_uninstrument_puts_threading_back():
     for _ in range(2):
         instrument()
         instrument()
-        assert (in_thread(Worker), in_thread(target)) == ({"user": "ada"}, {"user": "ada"})
+        assert (in_thread(Worker), in_thread(target), in_worker()) == (ADA, ADA, ADA)
         uninstrument()
-        assert parts() == before
-        assert (in_thread(Worker), in_thread(target)) == ({}, {})
+        assert all(now is then for now, then in zip(parts(), before, strict=True))
+        assert (in_thread(Worker), in_thread(target), in_worker()) == ({}, {}, {})
 
 
-def test_what_the_application_has_instrumented_stays_so():
+def test_what_the_application_has_instrumented_stays_so(official):
     """Its own threading instrumentation is neither doubled, nor taken away by `uninstrument()`."""
-    ThreadingInstrumentor().instrument()
-    submit = vars(ThreadPoolExecutor)["submit"]
+    official.instrument()
+    before = parts()
     instrument()
-    assert vars(ThreadPoolExecutor)["submit"] is submit
-    assert in_thread(Worker) == {"user": "ada"}
+    assert in_thread(Worker) == ADA
     uninstrument()
-    assert ThreadingInstrumentor().is_instrumented_by_opentelemetry
-    assert vars(ThreadPoolExecutor)["submit"] is submit
-    assert (in_thread(Worker), in_thread(target)) == ({}, {"user": "ada"})
+    assert official.is_instrumented_by_opentelemetry
+    assert all(now is then for now, then in zip(parts(), before, strict=True))
+    assert (in_thread(Worker), in_thread(target), in_worker()) == ({}, ADA, ADA)
 
 
-def test_the_application_may_take_away_its_instrumentation_under_us():
-    """What it takes away is its own, and not ours: threads with a run of their own are still reached."""
-    ThreadingInstrumentor().instrument()
+def test_what_the_application_instruments_after_us_stays_so(official):
+    """Ours is under it then, idle after `uninstrument()`, and awake again without another layer."""
     instrument()
-    ThreadingInstrumentor().uninstrument()
-    assert (in_thread(Worker), in_thread(target)) == ({"user": "ada"}, {})
+    official.instrument()
+    before = parts()
+    uninstrument()
+    assert (in_thread(Worker), in_thread(target), in_worker()) == ({}, ADA, ADA)
+    instrument()
+    assert in_thread(Worker) == ADA
+    assert all(now is then for now, then in zip(parts(), before, strict=True))
+
+
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_the_application_may_take_away_its_instrumentation_beside_us(official, first):
+    """Threads and pools are still reached, and after `uninstrument()` no more."""
+    both = [official.instrument, instrument]
+    for activate in both if first == "theirs" else reversed(both):
+        activate()
+    official.uninstrument()
+    assert (in_thread(Worker), in_thread(target), in_worker()) == (ADA, ADA, ADA)
     uninstrument()
     assert in_thread(Worker) == {}
-    # It does not find its own part of `Thread.start` under ours: take it away for the tests to come.
-    threading.Thread.start = threading.Thread.start.__wrapped__
 
 
 def test_who_wraps_thread_start_after_us_is_left_in_place():
@@ -327,14 +586,11 @@ def test_who_wraps_thread_start_after_us_is_left_in_place():
         threading.Thread.start = original
 
 
-@pytest.mark.parametrize("names", ["threading", "foo, threading", "*"])
-def test_threading_is_left_alone_where_its_instrumentation_is_disabled(monkeypatch, names):
-    """OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading means all of `threading`, our addition included."""
-    before = parts()
-    monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", names)
+def test_that_opentelemetrys_is_disabled_does_not_concern_us(monkeypatch):
+    """OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading names OpenTelemetry's instrumentation, and budgets hold."""
+    monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "threading")
     instrument()
-    assert parts() == before
-    assert (in_thread(Worker), in_thread(target)) == ({}, {})
+    assert (in_thread(Worker), in_thread(target), in_worker()) == (ADA, ADA, ADA)
 
 
 def test_a_disabled_tollspan_leaves_threading_alone(monkeypatch):
@@ -365,55 +621,29 @@ with scope(user="ada"), ThreadPoolExecutor(1) as pool:
 """
 
 
-@pytest.fixture
-def zero_code(tmp_path):
-    """Run the application under `opentelemetry-instrument`; gives what it prints, and its standard error."""
-
-    def run(**environment):
-        app = tmp_path / "app.py"
-        app.write_text(APPLICATION)
-        quiet = dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "none")
-        done = subprocess.run(
-            [COMMAND, sys.executable, app],
-            env={**os.environ, **quiet, **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return done.stdout, done.stderr
-
-    return run
-
-
 @pytest.mark.skipif(not COMMAND.exists(), reason="opentelemetry-distro is not installed")
-def test_zero_code_mode_reaches_threads_without_a_warning(zero_code):
-    """OpenTelemetry loads its threading instrumentation there itself, and does not meet one that we have loaded."""
-    reached = "submit {'user': 'ada'}\nown run {'user': 'ada'}\n"
-    assert zero_code() == (reached, "")
+@pytest.mark.parametrize("disabled", ["", "threading"])
+def test_zero_code_mode_reaches_threads_without_a_warning(tmp_path, disabled):
+    """Also where OpenTelemetry loads its own instrumentation of threads, or is told not to."""
+    app = tmp_path / "app.py"
+    app.write_text(APPLICATION)
+    quiet = dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "none")
+    done = subprocess.run(
+        [COMMAND, sys.executable, app],
+        env={**os.environ, **quiet, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": disabled},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("submit {'user': 'ada'}\nown run {'user': 'ada'}\n", "")
 
 
-@pytest.mark.skipif(not COMMAND.exists(), reason="opentelemetry-distro is not installed")
-def test_zero_code_mode_reaches_threads_after_an_instrumentation_that_crashes(zero_code, tmp_path):
-    """One that stops all after it, the threading instrumentation among them, does not stop budgets from holding."""
-    info = tmp_path / "site" / "aaa_broken-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: aaa-broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[opentelemetry_instrumentor]\naaa_broken = aaa_broken:Broken\n")
-    (tmp_path / "site" / "aaa_broken.py").write_text("raise ValueError('this instrumentor is broken')\n")
-    out, err = zero_code(PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), *sys.path[1:]]))
-    assert out == "submit {'user': 'ada'}\nown run {'user': 'ada'}\n"
-    assert "this instrumentor is broken" in err
+# ---- tasks, and contexts of the application's own
 
 
-@pytest.mark.skipif(not COMMAND.exists(), reason="opentelemetry-distro is not installed")
-def test_zero_code_mode_leaves_threading_alone_where_it_is_disabled(zero_code):
-    """The variable means the same in both modes."""
-    out, _ = zero_code(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="threading")
-    assert out == "submit {}\nown run {}\n"
-
-
-# ---- tasks
+def in_force():
+    return [entry.definition.name for entry in reach().entries if entry.open]
 
 
 async def test_a_limit_holds_for_all_tasks_of_a_group(calls):
@@ -479,154 +709,6 @@ async def test_a_budget_entered_in_a_task_of_a_group_stays_in_that_task():
         group.create_task(enters())
         sibling = group.create_task(looks())
     assert (sibling.result(), in_force()) == ([], [])
-
-
-# ---- decorated more than once, suspended, and left early
-
-
-def in_force():
-    return [entry.definition.name for entry in reach().entries if entry.open]
-
-
-def both(function):
-    """Decorate with two budgets."""
-    return budget("1 USD", name="outer")(budget("1 USD", name="inner")(function))
-
-
-def test_two_decorators_are_in_force_together(calls):
-    """A call counts in both, and each call of the function is one entry of each."""
-    handles = []
-
-    @both
-    def ask():
-        handles.extend(reach().entries)
-        calls.spend(10_000)
-        return in_force()
-
-    assert (ask(), ask(), in_force()) == (["outer", "inner"], ["outer", "inner"], [])
-    assert [handle.spent for handle in handles] == [A_CALL] * 4
-
-
-@pytest.mark.parametrize("end", ["exhausted", "close", "delete", "throw"])
-def test_two_decorators_of_a_generator_end_together(end):
-    """However it ends, its last lines run inside both, and neither stays in force."""
-    ended = []
-
-    @both
-    def numbers():
-        try:
-            yield in_force()
-        finally:
-            ended.append(in_force())
-
-    running = numbers()
-    assert (next(running), in_force()) == (["outer", "inner"], [])
-    if end == "exhausted":
-        assert list(running) == []
-    elif end == "close":
-        running.close()
-    elif end == "throw":
-        with pytest.raises(LookupError):
-            running.throw(LookupError)
-    else:
-        del running
-        gc.collect()
-    assert (ended, in_force()) == ([["outer", "inner"]], [])
-
-
-@pytest.mark.parametrize("end", ["exhausted", "aclose", "cancelled"])
-async def test_two_decorators_of_an_async_generator_end_together(end):
-    """Also where the task that reads it is cancelled while the generator waits."""
-    ended, waits = [], asyncio.Event()
-
-    @both
-    async def numbers():
-        try:
-            yield in_force()
-            if end == "cancelled":
-                waits.set()
-                await asyncio.sleep(60)
-        finally:
-            ended.append(in_force())
-
-    running = numbers()
-    assert (await anext(running), in_force()) == (["outer", "inner"], [])
-    if end == "cancelled":
-        reader = asyncio.ensure_future(anext(running))
-        await waits.wait()
-        reader.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reader
-    elif end == "aclose":
-        await running.aclose()
-    else:
-        assert [number async for number in running] == []
-    assert (ended, in_force()) == ([["outer", "inner"]], [])
-
-
-def test_generators_that_take_turns_are_each_in_their_own_budget():
-    """Suspended generators leave nothing in force for one another, in whatever order they are ended."""
-
-    def named(name):
-        @budget("1 USD", name=name)
-        def numbers():
-            while True:
-                yield in_force()
-
-        return numbers()
-
-    first, second = named("first"), named("second")
-    for _ in range(2):
-        assert (next(first), next(second)) == (["first"], ["second"])
-    first.close()
-    assert (next(second), in_force()) == (["second"], [])
-    second.close()
-
-
-def test_a_generator_inside_a_decorated_function_is_in_both():
-    """A generator that is read inside another budget's block is in both while it runs."""
-
-    @budget("1 USD", name="of the generator")
-    def numbers():
-        while True:
-            yield in_force()
-
-    running = numbers()
-    with budget("1 USD", name="of the reader"):
-        assert (next(running), in_force()) == (["of the reader", "of the generator"], ["of the reader"])
-    assert (next(running), in_force()) == (["of the generator"], [])
-    running.close()
-
-
-def test_a_generator_that_was_never_begun_leaves_nothing():
-    """To make one enters nothing, and to close or drop it neither."""
-    begun = []
-
-    @budget("1 USD", name="b")
-    def numbers():
-        begun.append(in_force())
-        yield
-
-    numbers().close()
-    del numbers
-    gc.collect()
-    assert (begun, in_force()) == ([], [])
-
-
-def test_partial_methods_are_inside():
-    """`functools.partialmethod` and a partial of a decorated method keep the budget, the object and the arguments."""
-
-    class Service:
-        @budget("1 USD", name="b")
-        def ask(self, *words):
-            return self, words, in_force()
-
-        hello = functools.partialmethod(ask, "hello")
-
-    service = Service()
-    assert service.hello("you") == (service, ("hello", "you"), ["b"])
-    assert functools.partial(service.ask, "well")() == (service, ("well",), ["b"])
-    assert in_force() == []
 
 
 def test_nothing_of_ours_is_in_an_empty_context():

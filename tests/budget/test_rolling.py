@@ -172,7 +172,7 @@ def test_only_so_many_calls_at_once(calls, mode):
     with budget("2 concurrent", name="c", mode=mode) as handle:
         first, _ = calls.ask()
         calls.ask()
-        with pytest.raises(BudgetBusy, match="2 concurrent held"):
+        with pytest.raises(BudgetBusy, match="2 at once held"):
             calls.ask()
         calls.settle(first, 10)
         assert (handle.spent, handle.held, handle.remaining) == (0, 1, 1)

@@ -23,6 +23,7 @@ from tollspan.ledger import (
     LedgerEvent,
     Window,
     dump_definition,
+    load_settings,
     new_call_id,
 )
 from tollspan.ledger._definitions import parse_budgets
@@ -189,6 +190,16 @@ def test_settings_are_told_with_their_source_and_wrong_ones_are_problems(path, m
     assert data["settings"]["mode"]["source"] == "default"
     assert "profile = key-7" in texts(data, "settings")
     assert "switched off" in texts(data, "settings")
+
+
+def test_a_secret_is_shown_to_nobody(path, monkeypatch):
+    """Reports of the doctor are handed on: that there is a webhook stands in them, and its URL does not."""
+    monkeypatch.setenv("TOLLSPAN_WEBHOOK", "https://ada:T0PSECRET@example.com/T0PSECRET")
+    for how in ((), ("--json",)):
+        found = CliRunner().invoke(cli, ["--ledger", str(path), "doctor", *how])
+        assert "webhook" in found.output
+        assert "T0PSECRET" not in found.output
+    assert "T0PSECRET" not in repr(load_settings())
 
 
 def test_a_price_file_that_cannot_be_read_is_a_problem(path, monkeypatch, tmp_path):

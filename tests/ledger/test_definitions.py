@@ -248,6 +248,7 @@ def test_a_table_may_say_everything():
         ({"fallback_model": "gpt-4o-mini"}, 'it belongs to on_limit="fallback"'),
         ({"warn_at": 0.8}, "is no list of fractions of the limit; write it like [0.5, 0.8]"),
         ({"warn_at": [0]}, "is no list of fractions"),
+        ({"limit": "8 concurrent", "warn_at": [0.5]}, "warn_at: calls at once are never spent"),
         ({"max_wait_timeout_s": -1}, "a number of seconds"),
         ({"max_wait_timeout_s": True}, "a number of seconds"),
         ({"max_wait_timeout_s": 10**400}, "a number of seconds"),
@@ -357,7 +358,8 @@ def test_every_dimension_can_be_matched_and_counted_apart():
 )
 def test_the_ledgers_text_of_a_definition_reads_back_the_same(window, timezone, way_out, **fields):
     """Another process sees the whole definition that this one has noted, to the last field."""
-    window = AT_ONCE if fields["unit"] == "concurrent" else window
+    if fields["unit"] == "concurrent":
+        window, fields["warn_at"] = AT_ONCE, ()
     on_limit, model = way_out
     zoned = replace(window, timezone=timezone)
     noted = definition(window=zoned, on_limit=on_limit, fallback_model=model, **fields)

@@ -16,11 +16,14 @@ from ._errors import (
 )
 from ._loading import LoadedBudgets, load_budgets
 from ._reach import reach, scope
-from ._testing import Testing, set_testing
+from ._testing import BudgetBalance, Testing, set_testing
+from ._threads import THREADS
 
 __all__ = [
+    "THREADS",
     "Admission",
     "BudgetAlert",
+    "BudgetBalance",
     "BudgetBusy",
     "BudgetEntry",
     "BudgetExceeded",

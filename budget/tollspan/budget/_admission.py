@@ -23,7 +23,7 @@ from tollspan.ledger import (
     event_id_for,
 )
 
-from ._demand import CallIntent, demand, largest_output, learned_output
+from ._demand import CallIntent, demand, maximum_to_send
 from ._entry import BudgetEntry
 from ._errors import CallRefused, LedgerOutOfReach, exceeded
 from ._known import remember
@@ -294,13 +294,11 @@ def _admission(line: Pipeline, asks: _Attempt, terms: Terms, grant: Grant) -> Ad
     waited_ms = 0.0 if terms.max_wait_s() is None else (time.monotonic() - asks.began) * 1000
     if waited_ms > _LOOK_AGAIN_S * 1000:
         line.ledger.writer.put(Entry(wait_event(record, waited_ms, asks.number)))
-    unasked = intent.max_output_tokens is None and intent.clampable and intent.unbounded is None
-    unasked = unasked and learned_output(intent, [m.definition for m in terms.enforced]) is None
-    cut = (
-        record.held is not None and unasked and asks.number == 0 and grant.output_tokens < largest_output(intent.price)
-    )
+    maximum = None
+    if record.held is not None and asks.number == 0:  # what an SDK repeats carries it already
+        maximum = maximum_to_send(intent, [m.definition for m in terms.enforced], grant.output_tokens)
     return Admission(
-        output_tokens=grant.output_tokens if cut else None,
+        output_tokens=maximum,
         model=asks.model,
         waited_ms=waited_ms,
         budgets=tuple(dict.fromkeys(m.definition.name for m in terms.matches)),

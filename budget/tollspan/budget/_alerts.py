@@ -31,11 +31,13 @@ from tollspan.ledger import (
     Unit,
     Window,
     at_the_end,
-    format_usd,
+    format_amount,
+    in_unit,
     internal_errors,
     to_nano,
-    to_usd,
 )
+
+from ._errors import reset_text
 
 if TYPE_CHECKING:
     from ._webhook import Webhook
@@ -277,8 +279,8 @@ def _alert(definition: BudgetDefinition, key: Key, share: float, spent: int, lim
         budget=definition.name,
         scope=scope,
         share=share,
-        spent=_amount(spent, definition.unit),
-        limit=_amount(limit, definition.unit),
+        spent=in_unit(spent, definition.unit),
+        limit=in_unit(limit, definition.unit),
         unit=definition.unit,
         window_start=None if window is None or is_endless else start - window.span,
         reset_at=None if window is None or window.rolling else window.end(start),
@@ -286,24 +288,18 @@ def _alert(definition: BudgetDefinition, key: Key, share: float, spent: int, lim
     )
 
 
-def _amount(value: int, unit: Unit) -> Decimal:
-    return to_usd(value) if unit == "USD" else Decimal(value)
-
-
 def _text(alert: BudgetAlert) -> str:
     scope = f" ({alert.scope})" if alert.scope else ""
     spent, limit = (_shown(amount, alert.unit) for amount in (alert.spent, alert.limit))
-    end = ", and it never resets"
-    if alert.reset_at is not None:
-        end = f", resets {dt.datetime.fromtimestamp(alert.reset_at, dt.UTC):%Y-%m-%d %H:%M} UTC"
-    elif alert.window_start is not None:
+    end = reset_text(alert.reset_at)
+    if alert.reset_at is None and alert.window_start is not None:
         end = f" since {dt.datetime.fromtimestamp(alert.window_start, dt.UTC):%Y-%m-%d %H:%M} UTC"
     reached = f"has reached {alert.share * 100:g}% of its limit"
     return f"budget {alert.budget!r}{scope} {reached}: {spent} spent of {limit}{end}"
 
 
 def _shown(amount: Decimal, unit: Unit) -> str:
-    return format_usd(to_nano(amount)) if unit == "USD" else f"{amount} {unit}"
+    return format_amount(to_nano(amount) if unit == "USD" else int(amount), unit)
 
 
 def _json(alert: BudgetAlert) -> bytes:

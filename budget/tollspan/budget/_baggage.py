@@ -20,6 +20,8 @@ from opentelemetry.context import Context
 from tollspan.exporter import pipeline
 from tollspan.ledger import BudgetDefinition, dump_definition, load_definition
 
+from ._errors import OF_ENTRY
+
 if TYPE_CHECKING:
     from ._entry import BudgetEntry
 
@@ -31,7 +33,6 @@ _LONGEST_VALUE = 256  # characters
 _MOST_BUDGETS = 4
 _LONGEST_BUDGETS = 2048  # bytes, percent-encoded: a propagator sends no more than 4096 for an entry
 _LONGEST_WAIT_S = 60.0
-_RUN = "run="
 _RUN_DIGITS = re.compile(r"[0-9a-f]{16}")
 # What can only restrict a call.
 _TRAVELLING_KEYS = (
@@ -139,7 +140,7 @@ def _list(tables: Iterable[str]) -> str:
 
 
 def _table(entry: "BudgetEntry") -> str:
-    run = {"run": entry.run.removeprefix(_RUN)} if entry.run else {}
+    run = {"run": entry.run.removeprefix(OF_ENTRY)} if entry.run else {}
     return orjson.dumps(_shown(entry.definition) | run).decode()
 
 
@@ -196,7 +197,7 @@ def _definition(table: Mapping[str, Any]) -> tuple[BudgetDefinition, str]:
         given["limit"] = f"{given['limit']} / total"  # the definitions of a ledger all have windows
     definition = load_definition(orjson.dumps(given).decode())
     definition = replace(definition, max_wait_timeout_s=min(definition.max_wait_timeout_s, _LONGEST_WAIT_S))
-    return (definition, "") if run is None else (replace(definition, window=None), _RUN + run)
+    return (definition, "") if run is None else (replace(definition, window=None), OF_ENTRY + run)
 
 
 _said: set[str] = set()

@@ -20,7 +20,8 @@ class CallIntent:
     `units` are those besides text tokens that the call uses.
     `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
     intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
-    output tokens that the ledger's history bounds such calls by, or None.
+    output tokens that the ledger's history bounds such calls by, or None; it must give the same each time, or a call
+    may be sent without the maximum that was held for it.
     """
 
     price: RateCard | Unpriced
@@ -113,6 +114,15 @@ def learned_output(intent: CallIntent, definitions: Sequence[BudgetDefinition]) 
         return None
     learned = intent.learned() if definitions else None
     return None if learned is None else min(learned, largest_output(intent.price))
+
+
+def maximum_to_send(intent: CallIntent, definitions: Sequence[BudgetDefinition], granted: int) -> int | None:
+    """The output tokens that the request must name as its maximum, None where it stays as it is."""
+    if intent.max_output_tokens is not None or not intent.clampable or intent.unbounded is not None:
+        return None
+    if granted >= largest_output(intent.price) or learned_output(intent, definitions) is not None:
+        return None
+    return granted
 
 
 def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import time
 from decimal import Decimal
 
 from tollspan.exporter import pipeline
-from tollspan.ledger import Balance, BudgetDefinition, Key, to_usd
+from tollspan.ledger import Balance, BudgetDefinition, Key, in_unit
 
 from ._errors import OF_ENTRY
 from ._reach import leave, reach
@@ -66,7 +66,7 @@ class BudgetEntry:
         )
 
     def _amount(self, value: int) -> Decimal:
-        return to_usd(value) if self.definition.unit == "USD" else Decimal(value)
+        return in_unit(value, self.definition.unit)
 
 
 def close(entry: BudgetEntry) -> None:

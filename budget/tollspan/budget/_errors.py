@@ -12,10 +12,9 @@ CallRefused
 import datetime as dt
 import shlex
 from collections.abc import Callable
-from decimal import Decimal
 from functools import partial
 
-from tollspan.ledger import Refusal, Unit, format_usd, to_usd
+from tollspan.ledger import Refusal, Unit, format_amount, in_unit
 
 OF_ENTRY = "run="
 """How the scope of a budget without a window begins: the balance is that of one entry."""
@@ -38,10 +37,10 @@ class BudgetExceeded(CallRefused):
         self.budget = limit.budget
         self.scope = limit.scope
         self.unit: Unit = limit.unit
-        self.limit = _amount(limit.limit, limit.unit)
-        self.spent = _amount(balance.spent, limit.unit)
-        self.held = _amount(balance.held, limit.unit)
-        self.needed = _amount(refusal.needed, limit.unit)
+        self.limit = in_unit(limit.limit, limit.unit)
+        self.spent = in_unit(balance.spent, limit.unit)
+        self.held = in_unit(balance.held, limit.unit)
+        self.needed = in_unit(refusal.needed, limit.unit)
         self.reset_at = limit.reset_at
         super().__init__(_text(refusal, way_out))
 
@@ -98,24 +97,17 @@ def _text(refusal: Refusal, way_out: str) -> str:
         state = "is held by calls in flight"
     elif _too_large(refusal):
         state = "is too small for this call"
-    this_call = f"+ {_shown(refusal.needed, limit.unit)} for this call >" if refusal.needed else ">="
+    this_call = f"+ {format_amount(refusal.needed, limit.unit)} for this call >" if refusal.needed else ">="
     amounts = (
-        f"{_shown(balance.spent, limit.unit)} spent + {_shown(balance.held, limit.unit)} held "
-        f"{this_call} {_shown(limit.limit, limit.unit)}"
+        f"{format_amount(balance.spent, limit.unit)} spent + {format_amount(balance.held, limit.unit)} held "
+        f"{this_call} {format_amount(limit.limit, limit.unit)}"
     )
-    reset = "" if refusal.busy or _too_large(refusal) else _reset(limit.reset_at)
+    reset = "" if refusal.busy or _too_large(refusal) else reset_text(limit.reset_at)
     return f"budget {limit.budget!r}{scope} {state}: {amounts}{reset}; {way_out}"
 
 
-def _reset(reset_at: float | None) -> str:
+def reset_text(reset_at: float | None) -> str:
+    """How a sentence about a budget goes on to say when it starts anew (epoch seconds; None: never)."""
     if reset_at is None:
         return ", and it never resets"
     return f", resets {dt.datetime.fromtimestamp(reset_at, dt.UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _amount(value: int, unit: Unit) -> Decimal:
-    return to_usd(value) if unit == "USD" else Decimal(value)
-
-
-def _shown(value: int, unit: Unit) -> str:
-    return format_usd(value) if unit == "USD" else f"{value} {unit}"

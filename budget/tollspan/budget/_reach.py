@@ -1,23 +1,22 @@
 """Which budgets and dimensions are in force here: one key of the OpenTelemetry context.
 
-Living in that context, and not in a ContextVar of our own, they reach tasks, and threads with OpenTelemetry's
-instrumentation of those. A context token is never reset, because an exit may happen in another task than its entry: the
-state is written back without the entry instead. One scope or budget object serves any number of tasks.
+Living in that context, and not in a ContextVar of our own, they reach whatever it reaches. A context token is never
+reset, because an exit may happen in another task than its entry: the state is written back without the entry instead.
+One scope or budget object serves any number of tasks.
 
 What the setting `baggage` lists stands in the baggage of the same context, and what others wrote there is in force too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry.context import attach, create_key, get_value, set_value
 
 from tollspan.ledger import internal_errors
 
 from ._baggage import Written, budgets_of, dimensions_of, received, rewritten, to_write, travelling
-from ._threads import Threads
 
 if TYPE_CHECKING:
     from ._entry import BudgetEntry
@@ -42,6 +41,11 @@ class Reach:
 
 _NOWHERE = Reach()
 
+Carried = tuple[Reach, Mapping[str, object]]
+"""What one context has of ours: the reach, and the entries of baggage that the setting lists."""
+
+NOTHING: Carried = (_NOWHERE, _NOTHING)
+
 
 def reach() -> Reach:
     """What is in force in the current context, that of other services included where the configuration takes it."""
@@ -50,6 +54,35 @@ def reach() -> Reach:
         with internal_errors:
             return _with_received(here, names)
     return here
+
+
+def is_anything_in_force() -> bool:
+    """Whether a call that is made here belongs to anything."""
+    here = reach()
+    return bool(here.entries or here.dimensions)
+
+
+def carried() -> Carried:
+    """What another context needs, so that the same is in force there."""
+    return _here(), received(travelling(), {}, {})
+
+
+def within(what: Carried, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call `work` with this in force and not what is in force here, which is so again afterwards, whatever it leaves.
+
+    The rest of the context is left alone, what `work` does to it included.
+    """
+    before = None
+    with internal_errors:
+        before = carried()
+        _replace(what)
+    del what  # who keeps the exception keeps this frame
+    try:
+        return work(*args, **kwargs)
+    finally:
+        if before is not None:
+            with internal_errors:
+                _replace(before)
 
 
 def enter(entry: "BudgetEntry") -> None:
@@ -115,6 +148,12 @@ def _here() -> Reach:
     return found if isinstance(found, Reach) else _NOWHERE
 
 
+def _replace(what: Carried) -> None:
+    here, entries = what
+    context, names = set_value(_KEY, here), travelling()
+    attach(rewritten(context, dict.fromkeys(names), {}, entries))
+
+
 def _with_received(here: Reach, names: tuple[str, ...]) -> Reach:
     """What others sent comes first: it is the outermost, and the scopes of this process override its dimensions."""
     sent = received(names, here.written, here.replaced)
@@ -130,20 +169,9 @@ def _put(
     after, names = Reach(entries, scopes, dimensions), travelling()
     context = set_value(_KEY, after)
     with internal_errors:
-        if THREADS.is_waiting:
-            THREADS.complete()
         if names or before.written:
             replaced = received(names, before.written, before.replaced)
             written = to_write(names, dimensions, entries, replaced)
             after = Reach(entries, scopes, dimensions, written, replaced)
             context = rewritten(set_value(_KEY, after), before.written, written, replaced)
     attach(context)
-
-
-def _is_anything_in_force() -> bool:
-    here = reach()
-    return bool(here.entries or here.dimensions)
-
-
-THREADS = Threads(_is_anything_in_force)
-"""What carries the reach into threads, in this process."""

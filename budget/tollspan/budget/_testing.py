@@ -18,7 +18,7 @@ from tollspan.ledger import (
     Unit,
     Window,
     account_of,
-    to_usd,
+    in_unit,
     unit_of,
 )
 
@@ -170,9 +170,8 @@ def _balance(ledger: Ledger, account: str, window: Window | None, each: str | No
         for scope, balance in ledger.balances(account, start, span).items()
         if each is None or _value(scope, in_window=window is not None) == each
     ]
-    in_usd = unit_of(account) == "USD"
-    spent, held = sum(balance.spent for balance in chosen), sum(balance.held for balance in chosen)
-    return BudgetBalance(*(to_usd(amount) if in_usd else Decimal(amount) for amount in (spent, held)))
+    sums = sum(balance.spent for balance in chosen), sum(balance.held for balance in chosen)
+    return BudgetBalance(*(in_unit(amount, unit_of(account)) for amount in sums))
 
 
 def _value(scope: str, *, in_window: bool) -> str:

@@ -1,143 +1,114 @@
 """Threads: what is in force where a thread is started, or where work is given to a pool, is in force in it.
 
-OpenTelemetry's instrumentation of `threading` carries its context into pools, timers and threads with a target. A
-thread class with a `run` of its own passes it by: such a thread gets a `run` for its one run, which attaches the
-context, and only where something of ours is in force.
+Only what is ours is carried, into the context that the work has anyway: whether spans have parents in other threads is
+for the application to say. Nothing is done where nothing is in force.
 """
 
-import os
-import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
-
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial, wraps
+from types import MethodType
+from typing import Any
 
 from tollspan.ledger import internal_errors
 
-_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+from ._reach import NOTHING, Carried, carried, is_anything_in_force, within
 
-Start = Callable[[threading.Thread], None]
+# OpenTelemetry's instrumentation of `threading` gives `Timer` a `start` of its own; without it, there is none to wrap.
+_PLACES = ((threading.Thread, "start"), (threading.Timer, "start"), (ThreadPoolExecutor, "submit"))
+
+Wrapper = Callable[..., Any]
 
 
 class Threads:
-    """What is done to `threading` in this process. `is_waiting`: its instrumentation is for somebody else to load.
+    """What is done to threads and pools in this process, once."""
 
-    OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading leaves all of `threading` alone, and then nothing reaches threads.
-    """
-
-    def __init__(self, in_force: Callable[[], bool]) -> None:
-        self.is_waiting = False
-        self._in_force = in_force
-        self._active = False
-        self._start: Start | None = None
-        self._instrumentor: ThreadingInstrumentor | None = None  # where it is ours to take away
-        self._lock = threading.RLock()
+    def __init__(self) -> None:
+        self._is_active = False
+        self._wrappers: dict[tuple[type, str], tuple[Wrapper, Wrapper]] = {}  # what was there, and ours
+        self._lock = threading.Lock()
 
     def install(self) -> None:
-        """Carry what is in force into threads; harmless when it is done already.
-
-        Zero-code mode loads the instrumentation of `threading` after us, and warns where it is there already; so there
-        we wait, and only look after it when something is first put in force.
-        """
-        if _is_disabled():
-            return
+        """Carry what is in force into threads; harmless when it is done already."""
         with self._lock:
-            if not _is_under(self._start):
-                self._wrap_start()
-            self._active = self.is_waiting = True
-            if _LOADER not in sys.modules:
-                self.complete()
-
-    def complete(self) -> None:
-        """Instrument `threading` if nobody has."""
-        with self._lock:
-            was_waiting, self.is_waiting = self.is_waiting, False
-            instrumentor = ThreadingInstrumentor()
-            if was_waiting and not instrumentor.is_instrumented_by_opentelemetry:
-                instrumentor.instrument()
-                self._instrumentor = instrumentor
+            self._is_active = True
+            for kind, name in _PLACES:
+                if name in vars(kind) and not self._is_in(vars(kind)[name]):
+                    wrap = self._submit_around if name == "submit" else self._start_around
+                    ours = wrap(getattr(kind, name))
+                    self._wrappers[kind, name] = vars(kind)[name], ours
+                    setattr(kind, name, ours)
 
     def remove(self) -> None:
-        """Put back what `install` changed; where somebody has wrapped `Thread.start` since, ours stays in it, idle."""
+        """Put back what was there; where somebody has wrapped ours since, it stays under theirs, idle."""
         with self._lock:
-            self._active = self.is_waiting = False
-            if self._instrumentor is not None and self._instrumentor.is_instrumented_by_opentelemetry:
-                _uninstrument(self._instrumentor)
-            self._instrumentor = None
-            if self._start is not None and vars(threading.Thread)["start"] is self._start:
-                threading.Thread.start = self._start.__wrapped__  # type: ignore[attr-defined,method-assign]
-                self._start = None
+            self._is_active = False
+            for (kind, name), (original, ours) in list(self._wrappers.items()):
+                if vars(kind).get(name) is ours:
+                    setattr(kind, name, original)
+                    del self._wrappers[kind, name]
 
-    def _wrap_start(self) -> None:
-        original: Start = threading.Thread.start
+    def _is_in(self, found: Wrapper | None) -> bool:
+        """Whether one of ours is under this, however deep."""
+        all_ours = [ours for _, ours in self._wrappers.values()]
+        while found is not None and not any(found is ours for ours in all_ours):
+            found = getattr(found, "__wrapped__", None)
+        return found is not None
 
-        # A plain function: those who unwrap what they find would take away a wrapper of wrapt in place of their own.
+    # Plain functions: those who unwrap what they find would take away a wrapper of wrapt in place of their own.
+    def _start_around(self, original: Wrapper) -> Wrapper:
         @wraps(original)
         def start(thread: threading.Thread) -> None:
-            if self._must_carry(thread):
-                _start_in(get_current(), thread, original)
-            else:
+            what = self._to_carry()
+            if what is None:
                 original(thread)
+            else:
+                _start_with(what, thread, original)
 
-        self._start = start
-        threading.Thread.start = start  # type: ignore[assignment,method-assign]
+        return start
 
-    def _must_carry(self, thread: threading.Thread) -> bool:
-        with internal_errors:
-            return self._active and self._in_force() and _has_own_run(thread)
-        return False
+    def _submit_around(self, original: Wrapper) -> Wrapper:
+        @wraps(original)
+        def submit(pool: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            what = self._to_carry()
+            if what is None:
+                return original(pool, work, *args, **kwargs)  # type: ignore[no-any-return]
+            # A thread that is started for it outlives the work, and must begin with nothing of ours.
+            return within(NOTHING, original, pool, within, what, work, *args, **kwargs)  # type: ignore[no-any-return]
+
+        return submit
+
+    def _to_carry(self) -> Carried | None:
+        if self._is_active:
+            with internal_errors:
+                return carried() if is_anything_in_force() else None
+        return None
 
 
-def _start_in(context: Context, thread: threading.Thread, start: Start) -> None:
-    """Start a thread that runs in this context; it holds on to nothing of it but while it runs."""
-    attributes, run, own = vars(thread), thread.run, vars(thread).get("run")
-
-    def put_back() -> None:
-        if own is None:
-            attributes.pop("run", None)
-        else:
-            attributes["run"] = own
-
-    def carried() -> None:
-        put_back()
-        token = attach(context)
-        try:
-            run()
-        finally:
-            detach(token)
-
-    attributes["run"] = carried
+def _start_with(what: Carried, thread: threading.Thread, start: Wrapper) -> None:
+    """Start a thread that has this in force: for its one run the object gets a `run`, which is gone when it begins."""
+    own = vars(thread).get("run")
+    # Bound, as error trackers take the function from what they find, and call it with the thread themselves.
+    vars(thread)["run"] = MethodType(partial(within, what, partial(_run, own)), thread)
     try:
         start(thread)
     except BaseException:
-        put_back()
+        _put_back(own, thread)
         raise
 
 
-def _has_own_run(thread: threading.Thread) -> bool:
-    if "run" in vars(thread):
-        return True
-    owner = next(kind for kind in type(thread).__mro__ if "run" in vars(kind))
-    return owner not in (threading.Thread, threading.Timer)
+def _run(own: Wrapper | None, thread: threading.Thread) -> None:
+    _put_back(own, thread)
+    thread.run()
 
 
-def _is_under(ours: Start | None) -> bool:
-    """Whether `Thread.start` is this one, or a wrapper of it."""
-    found = vars(threading.Thread)["start"]
-    while found is not None and found is not ours:
-        found = getattr(found, "__wrapped__", None)
-    return found is not None
+def _put_back(own: Wrapper | None, thread: threading.Thread) -> None:
+    if own is None:
+        vars(thread).pop("run", None)
+    else:
+        vars(thread)["run"] = own
 
 
-def _uninstrument(instrumentor: ThreadingInstrumentor) -> None:
-    """The instrumentor wraps the inherited `Timer.start`, and would leave half of that on the class."""
-    instrumentor.uninstrument()
-    if "start" in vars(threading.Timer):
-        del threading.Timer.start
-
-
-def _is_disabled() -> bool:
-    disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
-    return bool({"threading", "*"} & {name.strip() for name in disabled.split(",")})
+THREADS = Threads()
+"""What carries the reach into threads, in this process."""

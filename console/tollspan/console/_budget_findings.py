@@ -4,11 +4,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from tollspan.ledger import BudgetDefinition, BudgetSyntaxError, KnownBudget, Ledger, Settings, format_limit
+from tollspan.ledger import (
+    BudgetDefinition,
+    BudgetSyntaxError,
+    KnownBudget,
+    Ledger,
+    Settings,
+    format_amount,
+    format_limit,
+)
 
 from ._findings import Finding
 from ._render import money, plain
-from ._standings import amount
 from ._today import number
 from ._when import shown
 
@@ -80,7 +87,7 @@ def _differences(fields: Sequence[str], first: BudgetDefinition, *others: Budget
 def _overrides(ledger: Ledger, defined: Mapping[str, BudgetDefinition]) -> Iterator[Finding]:
     now = time.time()
     for override in ledger.overrides:
-        name, text = plain(override.name), amount(override.limit, override.unit)
+        name, text = plain(override.name), format_amount(override.limit, override.unit)
         advice = f"tollspan budget remove '{name}'"
         budget = defined.get(override.name)
         if not override.holds(now):

@@ -7,14 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tollspan.ledger import Balance, BudgetOverride, Unit
+from tollspan.ledger import Balance, BudgetOverride, Unit, format_amount
 
 from ._ledgers import existing_ledger, settings_for
 from ._render import CURRENCY, Numbers, console, plain, print_json, print_table
 from ._standings import (
     Known,
     Standing,
-    amount,
     as_dict,
     exactly,
     limit_text,
@@ -92,7 +91,7 @@ def _print_text(
             screen.print(f"no call of any {plain(budget.budget.definition.each)} in this window yet")
     for override in _alone(budgets, overrides):
         until = until_text(override.until, timezone)
-        screen.print(f"\n{plain(override.name)}: {amount(override.limit, override.unit)}", style="bold")
+        screen.print(f"\n{plain(override.name)}: {format_amount(override.limit, override.unit)}", style="bold")
         screen.print(f"set from the command line, {until}", style="dim")
         screen.print("the limit of a budget without a window: the ledger knows no other of that name", style="dim")
 
@@ -132,7 +131,7 @@ def _more(budget: Known) -> Iterator[str]:
         if budget.source == "command line":
             yield f"set from the command line, {until}"
         else:
-            own = amount(definition.limit, definition.unit)
+            own = format_amount(definition.limit, definition.unit)
             yield f"limit from the command line, {until}; {budget.source} says {own}"
     yield from options(definition)
 
@@ -156,7 +155,7 @@ def _print_balances(standing: Standing) -> None:
 
 
 def _cell(value: int, unit: Unit) -> str:
-    return str(value) if unit == "concurrent" else amount(value, unit)
+    return str(value) if unit == "concurrent" else format_amount(value, unit)
 
 
 def _share(balance: Balance, limit: int) -> str:

@@ -38,6 +38,7 @@ _WEEK_S = 7 * 86_400
 _AHEAD_S = 60
 _SHOWN_DIFFERENCES = 10
 _LOG = "the logger `tollspan.ledger` of the process concerned says why"
+_SECRETS = frozenset(row.name for row in SETTINGS if row.is_secret)
 _DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
@@ -74,6 +75,8 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _value(settings: Settings, name: str) -> str | None:
+    if name in _SECRETS and getattr(settings, name) is not None:
+        return "a secret"
     value = "; ".join(b.name for b in settings.budgets) if name == "budget" else getattr(settings, name)
     return None if value is None else str(value)
 

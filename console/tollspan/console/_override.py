@@ -31,6 +31,7 @@ from ._when import instant
 _AHEAD = re.compile(r"(?:in\s+)?(\d{1,6})\s*(m|min|minutes?|h|hours?|d|days?|w|weeks?)")
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BARE = re.compile(r"[0-9._]+")
+_LIKE = "write one to come, like 2h, 'in 3 days', tomorrow, 2026-12-01 or 2026-12-01T12:00"
 
 
 class BudgetUseError(QueryError):
@@ -62,10 +63,11 @@ class _Budgets:
         return did_you_mean(name, [*self.known, *self.overrides])
 
 
-def set_(url: str | None, name: str, limit: str, *, until: str | None, limit_only: bool, **more: Any) -> None:
+def set_(
+    url: str | None, name: str, limit: str, *, until: str | None, limit_only: bool, as_json: bool, **more: Any
+) -> None:
     """Set a limit for a budget that is known, or a budget of its own for any other name, and say what holds now."""
-    as_json, written = more.pop("as_json"), _written(more)
-    settings = settings_for(url)
+    settings, written = settings_for(url), _written(more)
     with _made(settings) as ledger:
         budgets = _look(ledger, settings)
         ends = _until(until, written.get("timezone") or budgets.zone(name))
@@ -163,9 +165,6 @@ def _until(text: str | None, timezone: str) -> float | None:
     if at <= now:
         raise BudgetUseError(f"--until: {text!r} is over; {_LIKE}")
     return at
-
-
-_LIKE = "write one to come, like 2h, 'in 3 days', tomorrow, 2026-12-01 or 2026-12-01T12:00"
 
 
 def _amount(name: str, text: str, unit: Unit, window: Window | None) -> int:

@@ -12,8 +12,8 @@ from tollspan.ledger import (
     Settings,
     Unit,
     Window,
+    format_amount,
     format_limit,
-    format_usd,
     to_usd,
 )
 
@@ -159,17 +159,11 @@ def exactly(value: int, unit: Unit) -> str:
 # ---- for people
 
 
-def amount(value: int, unit: Unit) -> str:
-    """An amount for people: `$5.00`, `9000 tokens`, `8 at once`."""
-    if unit == "USD":
-        return format_usd(value)
-    return f"{value} at once" if unit == "concurrent" else f"{value} {unit}"
-
-
 def limit_text(budget: Known) -> str:
     """The limit in force, and its window: `$5.00 / day`, `8 at once`."""
     unit = budget.definition.unit
-    return amount(budget.limit, unit) if unit == "concurrent" else f"{amount(budget.limit, unit)} / {budget.window}"
+    limit = format_amount(budget.limit, unit)
+    return limit if unit == "concurrent" else f"{limit} / {budget.window}"
 
 
 def looks_back(window: Window) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
@@ -231,7 +231,7 @@ class Call:
             units=facts.find_units(),
             clampable=self._clampable,
             of_model=self._intent_of_model if self._clampable else None,
-            learned=partial(self._learned, facts.model),
+            learned=cache(partial(self._learned, facts.model)),
         )
 
     def _learned(self, model: str | None) -> int | None:
@@ -413,8 +413,10 @@ class Call:
         record = self.record
         self._note_error(error, None)
         # Before the first attempt nothing is sent, unless on a wire that is no HTTP client known here.
-        seen = error is None or record.attempts
-        record.outcome = self._attempt_outcome() if seen or error is None else _outcomes.of_unseen(error)
+        if error is not None and not record.attempts:
+            record.outcome = _outcomes.of_unseen(error)
+        else:
+            record.outcome = self._attempt_outcome()
         facts = self._read() if self._answered else None
         if record.outcome == "billed" and facts is not None:
             book(record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)

@@ -7,7 +7,6 @@ garbage collector may do it.
 import asyncio
 import errno
 import os
-import sys
 import threading
 import time
 import weakref
@@ -20,14 +19,16 @@ from tollspan.ledger import internal_errors
 
 from ._drain_work import TaskDrain, ThreadDrain, make_ready, quiet_task, take_slot
 from ._open_streams import how_many
-from ._tap import AsyncTap, Sink
+from ._tap import Sink
 
 
-def drainable(response: Any, sink: Sink, tap: type[Any]) -> Any:
-    """The stream of a response as one whose rest is read if it is left; in a foreign event loop, as it is."""
+def drainable(response: Any, sink: Sink, closed: type[Exception], *, is_async: bool) -> Any:
+    """The stream of a response as one whose rest is read if it is left; in a foreign event loop, as it is.
+
+    `closed` is what the HTTP library raises for a stream that was closed.
+    """
     with internal_errors:
-        closed = sys.modules[tap.__bases__[1].__module__.partition(".")[0]].ReadError
-        if not issubclass(tap, AsyncTap):
+        if not is_async:
             make_ready(how_many())
             return DrainableStream(response, sink, closed)
         with suppress(RuntimeError):

@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from tollspan.budget._reach import THREADS
+from tollspan.budget import THREADS
 from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 

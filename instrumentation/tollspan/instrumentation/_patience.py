@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from tollspan.ledger import Settings
+from tollspan.ledger import LONGEST_WAIT_S, Settings
 
 _RATE_LIMITED = 429
 _OVERLOADED = frozenset({503, 529})
@@ -24,7 +24,6 @@ FIRST_WAIT = 128
 """Waits for a provider have the numbers from here to 255 in their call; those for budgets have the ones below."""
 
 _LAST_WAIT = 255
-_LONGEST_S = 1_000_000_000  # threads cannot wait much longer
 _BACKOFF_S = 0.5
 _BACKOFF_CAP_S = 8.0
 _NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[0-9]+)?")
@@ -75,7 +74,7 @@ def checked(**given: Any) -> dict[str, Any]:
     for name, value in given.items():
         if not name.endswith("_s") or value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_S:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_WAIT_S:
             raise ValueError(f"{name}: {value!r} is not a number of seconds; write it like 60")
     return {name: value for name, value in given.items() if value is not None}
 
@@ -179,7 +178,7 @@ def _until(instant: datetime | None, headers: Mapping[str, str]) -> float | None
     """Seconds from the provider's clock (ours, where it does not tell its own) to an instant; 0 for the past."""
     if instant is None:
         return None
-    now = _http_date(headers.get("date")) or datetime.now(UTC)
+    now = _http_date(headers.get("date")) or datetime.fromtimestamp(time.time(), UTC)
     return max(0.0, (instant - now).total_seconds())
 
 

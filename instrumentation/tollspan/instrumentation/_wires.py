@@ -66,7 +66,7 @@ def send_wrapper(library: ModuleType) -> Wrapper:
             return wrapped(*args, **kwargs)
         if is_new:
             _admit_new(call)
-        waits = None if RATE_LIMITS.patience is None else _waits_of(call)
+        waits = _waits_of(call)
         call.before_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
@@ -104,7 +104,7 @@ def async_send_wrapper(library: ModuleType) -> Wrapper:
             return await wrapped(*args, **kwargs)
         if is_new:
             await _aadmit_new(call)
-        waits = None if RATE_LIMITS.patience is None else _waits_of(call)
+        waits = _waits_of(call)
         await call.abefore_attempt(_size(request))
         own = current() is None
         with InForce(call) if own else nullcontext():
@@ -186,9 +186,12 @@ async def _aadmit_new(call: Call) -> None:
 
 
 def _waits_of(call: Call) -> Waits | None:
-    """The waits of a call for its provider, counted from its first attempt."""
-    if call.waits is None and RATE_LIMITS.patience is not None:
-        call.waits = Waits(RATE_LIMITS.patience)
+    """The waits of a call for its provider, counted from its first attempt; None where this process does not wait."""
+    patience = RATE_LIMITS.patience
+    if patience is None:
+        return None
+    if call.waits is None:
+        call.waits = Waits(patience)
     return call.waits
 
 
@@ -259,7 +262,7 @@ def _answered(call: Call, library: ModuleType, response: Any, tap: type[Any], *,
         if hasattr(response, "_content"):
             response = _answered_whole(call, library, response)
         else:
-            _listen(call, response, tap)
+            _listen(call, library, response, tap)
         if own:
             call.returned(response)
     return response
@@ -290,12 +293,14 @@ def _answered_whole(call: Call, library: ModuleType, response: Any) -> Any:
     )
 
 
-def _listen(call: Call, response: Any, tap: type[Any]) -> None:
+def _listen(call: Call, library: ModuleType, response: Any, tap: type[Any]) -> None:
     status, headers = response.status_code, response.headers
     is_json = status >= 500 and "json" in headers.get("content-type", "")  # noqa: PLR2004 - HTTP: the server's errors
     sink = call.listen(status, is_json=is_json)
     sink.encoding = headers.get("content-encoding", sink.encoding)
     # A compressed stream is read at its end like any other, but cannot be rewritten on its way.
     hide = HideUsage() if call.hide and sink.encoding == "identity" else None
-    stream = response.stream if sink.is_complete is None else drainable(response, sink, tap)
+    stream = response.stream
+    if sink.is_complete is not None:
+        stream = drainable(response, sink, library.ReadError, is_async=issubclass(tap, AsyncTap))
     response.stream = tap(stream, sink, hide)

@@ -6,7 +6,16 @@
 from ._archive import Imported
 from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
 from ._counts import WriterCounts
-from ._definitions import BudgetDefinition, BudgetSyntaxError, CutStream, Mode, OnLimit, format_limit, parse_limit
+from ._definitions import (
+    LONGEST_WAIT_S,
+    BudgetDefinition,
+    BudgetSyntaxError,
+    CutStream,
+    Mode,
+    OnLimit,
+    format_limit,
+    parse_limit,
+)
 from ._ending import at_the_end
 from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
 from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
@@ -46,12 +55,13 @@ from ._single_flight import warm_races
 from ._store import Definition
 from ._sweep import Recovered
 from ._tickets import Ticket
-from ._units import Unit, account_of, budget_of, unit_of
+from ._units import Unit, account_of, budget_of, format_amount, in_unit, unit_of
 from ._windows import Window, WindowKind, did_you_mean
 from ._writer import Writer
 
 __all__ = [
     "LEDGER_BUDGET",
+    "LONGEST_WAIT_S",
     "NANO_PER_USD",
     "SETTINGS",
     "Balance",
@@ -124,8 +134,10 @@ __all__ = [
     "dump_definition",
     "event_id_for",
     "fetched_call_id",
+    "format_amount",
     "format_limit",
     "format_usd",
+    "in_unit",
     "internal_errors",
     "load_definition",
     "load_settings",

@@ -10,11 +10,10 @@ from ._batch import Key, key_of
 from ._errors import LedgerConflict
 from ._events import SPENDING, Charge, LedgerEvent, event_id_for
 from ._money import to_nano
-from ._rows import from_row
+from ._queries import events_for_call
 from ._store import SQLiteStore
 from ._units import unit_of
 
-_OF_CALL = "SELECT * FROM recorded WHERE event_id BETWEEN ? AND ? ORDER BY offset"
 _MOST_ADJUSTS = 256
 
 
@@ -23,7 +22,7 @@ def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: s
 
     Only accounts in USD change; what the call has used in tokens and requests stays. Raises KeyError, LedgerConflict.
     """
-    events = [from_row(row) for row in store.query(_OF_CALL, (call_id + b"\x00\x00", call_id + b"\xff\xff"))]
+    events = events_for_call(store, call_id=call_id)
     spending = [event for event in events if event.event_type in SPENDING]
     if not spending:
         raise KeyError(f"the ledger has no spend of a call {call_id.hex()}")

@@ -29,7 +29,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _AT_ONCE = Window("hour", rolling=True)
 """How long a call counts as one of those at once, if nobody hears of its end."""
-LONGEST_WAIT_S = 1_000_000_000  # threads cannot wait much longer
+LONGEST_WAIT_S = 1_000_000_000
+"""The longest wait that may be asked for, in seconds: threads cannot wait much longer."""
 _OUTPUT_BOUNDS = ("clamp", "max", "learned")
 _UNITS: dict[str, Unit] = {
     "usd": "USD",
@@ -316,6 +317,8 @@ def _check(budget: BudgetDefinition) -> None:
         _check_dimension(budget.each)
     _check_way_out(budget)
     _check_shares(budget.warn_at)
+    if budget.warn_at and budget.unit == "concurrent":
+        raise BudgetSyntaxError("warn_at: calls at once are never spent, and nothing would be told; leave it out")
 
 
 def _check_way_out(budget: BudgetDefinition) -> None:

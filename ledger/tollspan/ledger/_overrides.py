@@ -2,11 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from sqlite3 import Row
-from typing import Any
 
 from ._definitions import BudgetDefinition, BudgetSyntaxError, format_limit
 from ._registry import dump_definition, load_definition
@@ -58,7 +57,7 @@ class Overrides:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[BudgetOverride]:
         return iter(self._named.values())
 
     def limit_of(self, definition: BudgetDefinition, now: float) -> int:

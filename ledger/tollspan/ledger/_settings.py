@@ -43,13 +43,17 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One row of the table: `name` is the key in TOML too, `parse` raises ValueError, `doc` is one line of Markdown."""
+    """One row of the table: `name` is the key in TOML too, `parse` raises ValueError, `doc` is one line of Markdown.
+
+    The value of one that `is_secret` is shown to nobody.
+    """
 
     name: str
     env: str
     default: Any
     parse: Callable[[Any], Any]
     doc: str
+    is_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ class Settings:
     retry_budget_s: float
     drain_cut_streams: bool
     baggage: tuple[str, ...]
-    webhook: str | None
+    webhook: str | None = field(repr=False)
     source: Mapping[str, str]
     problems: tuple[str, ...]
 
@@ -236,8 +240,8 @@ def _budget(value: Any) -> Any:
     raise ValueError(f"{value!r} is no list of budgets; write [[budget]] tables, or a text like '5 USD / day'")
 
 
-def _row(name: str, default: Any, parse: Callable[[Any], Any], doc: str) -> Setting:
-    return Setting(name=name, env=_PREFIX + name.upper(), default=default, parse=parse, doc=doc)
+def _row(name: str, default: Any, parse: Callable[[Any], Any], doc: str, *, is_secret: bool = False) -> Setting:
+    return Setting(name=name, env=_PREFIX + name.upper(), default=default, parse=parse, doc=doc, is_secret=is_secret)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -287,7 +291,7 @@ SETTINGS: tuple[Setting, ...] = (
         "What travels to other services in W3C baggage, and is taken from it: `user,run,tag:feature`, and `budget`. It "
         "goes to every host that is called.",
     ),
-    _row("webhook", None, _url, "A URL that gets a POST when a budget passes one of its `warn_at`."),
+    _row("webhook", None, _url, "A URL that gets a POST when a budget passes one of its `warn_at`.", is_secret=True),
 )
 
 

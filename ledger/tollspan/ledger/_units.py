@@ -1,6 +1,9 @@
 """What budgets count, and the accounts in which they count it."""
 
+from decimal import Decimal
 from typing import Literal, get_args
+
+from ._money import format_usd, to_usd
 
 Unit = Literal["USD", "tokens", "requests", "concurrent"]
 """nano-USD spent, tokens, requests sent, or calls at once. The last one is only ever held, never spent."""
@@ -16,6 +19,18 @@ def account_of(budget: str, unit: Unit) -> str:
 def unit_of(account: str) -> Unit:
     """The unit of the balances of an account."""
     return next((unit for ending, unit in _IN.items() if account.endswith(ending)), "USD")
+
+
+def in_unit(amount: int, unit: Unit) -> Decimal:
+    """An amount of a balance as users count it: exact USD, where balances have nano-USD, or as it is."""
+    return to_usd(amount) if unit == "USD" else Decimal(amount)
+
+
+def format_amount(amount: int, unit: Unit) -> str:
+    """An amount of a balance for people: `$5.00`, `9000 tokens`, `8 at once`."""
+    if unit == "USD":
+        return format_usd(amount)
+    return f"{amount} at once" if unit == "concurrent" else f"{amount} {unit}"
 
 
 def budget_of(account: str) -> str:

@@ -73,8 +73,15 @@ class View:
         if version == self._data_version:
             return False
         self._data_version = version
+        try:
+            return self._take_over()
+        except BaseException:
+            self._data_version = None  # or it would be taken for seen until somebody writes again
+            raise
+
+    def _take_over(self) -> bool:
         self.balances.update(self._store.balances(list(self.balances)))
-        self._sum_again({line for line, _ in self.rolling})
+        self._sum_again({line for line, _ in list(self.rolling)})  # a copy: any thread may add to it
         if self._overrides is None:
             return False
         before, self._overrides = self._overrides, read_overrides(self._store)
