@@ -15,7 +15,7 @@ import pytest
 from sdk_calls import ASK, KINDS, MODELS, canned, create, drive, library_of, make_client, resolved
 from test_outcomes import AMPLE, CALLS, PAGE, call, nano_billed, nano_spent, sdk_of
 
-from tollspan.budget import BudgetExceeded, budget
+from tollspan.budget import BudgetExceeded, budget, set_testing
 from tollspan.exporter import pipeline, use_pipeline
 from tollspan.instrumentation import TollspanInstrumentor, instrument, uninstrument
 
@@ -484,6 +484,15 @@ def test_settings_and_arguments(provider, instrumented, monkeypatch):
         assert not _waits(provider)
     with instrumented():
         instrument(wait_on_rate_limit=False)
+        assert not _waits(provider)
+
+
+def test_settings_of_a_test_hold_whenever_it_was_instrumented(provider, instrumented):
+    """Settings are looked at for each call, so those of `set_testing()` begin and end with it."""
+    with instrumented():
+        assert not _waits(provider)
+        with set_testing(wait_on_rate_limit=True):
+            assert _waits(provider)
         assert not _waits(provider)
 
 

@@ -72,7 +72,7 @@ class Threads:
         @wraps(original)
         def submit(pool: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             what = self._to_carry()
-            if what is None:
+            if what is None or _is_of_interpreters(pool):
                 return original(pool, work, *args, **kwargs)  # type: ignore[no-any-return]
             # A thread that is started for it outlives the work, and must begin with nothing of ours.
             return within(NOTHING, original, pool, within, what, work, *args, **kwargs)  # type: ignore[no-any-return]
@@ -84,6 +84,11 @@ class Threads:
             with internal_errors:
                 return carried() if is_anything_in_force() else None
         return None
+
+
+def _is_of_interpreters(pool: ThreadPoolExecutor) -> bool:
+    """From Python 3.14 on there are such pools: what is given to one is pickled, and runs where we are not."""
+    return any(kind.__name__ == "InterpreterPoolExecutor" for kind in type(pool).__mro__)
 
 
 def _start_with(what: Carried, thread: threading.Thread, start: Wrapper) -> None:

@@ -52,7 +52,7 @@ def instrument(
         line.attach(provider_in_use())  # at once, for calls that only spans of others tell of
         line.guard()
         line.measure(meter_provider)
-        RATE_LIMITS.use(line.settings, given)
+        RATE_LIMITS.use(given)
         INSTALLATION.install()
         THREADS.install()
 

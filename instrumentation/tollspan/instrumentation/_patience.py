@@ -41,28 +41,30 @@ class Patience:
 
 
 class RateLimits:
-    """What this process does about the rate limits of providers: `patience` is None where it does not wait."""
+    """What this process does about the rate limits of providers: as `instrument` was told, else as the settings say."""
 
-    __slots__ = ("_given", "patience")
+    __slots__ = ("_given",)
 
     def __init__(self) -> None:
-        self.patience: Patience | None = None
         self._given: dict[str, Any] = {}
 
-    def use(self, settings: Settings, given: Mapping[str, Any]) -> None:
-        """Do as the settings say, unless `instrument` was given something else, now or before."""
+    def use(self, given: Mapping[str, Any]) -> None:
+        """Do as `instrument` was told, now or before."""
         self._given |= given
+
+    def forget(self) -> None:
+        """Forget what was told."""
+        self._given.clear()
+
+    def patience(self, settings: Settings) -> Patience | None:
+        """How long to wait under these settings; None for not at all."""
 
         def chosen(name: str) -> Any:
             return self._given.get(name, getattr(settings, name))
 
-        patience = Patience(chosen("max_wait_timeout_s"), chosen("retry_budget_s"))
-        self.patience = patience if chosen("wait_on_rate_limit") else None
-
-    def forget(self) -> None:
-        """Wait no more, and forget what was given."""
-        self.patience = None
-        self._given.clear()
+        if not chosen("wait_on_rate_limit"):
+            return None
+        return Patience(chosen("max_wait_timeout_s"), chosen("retry_budget_s"))
 
 
 RATE_LIMITS = RateLimits()

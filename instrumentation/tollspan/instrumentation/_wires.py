@@ -20,6 +20,7 @@ from opentelemetry.context import attach
 from opentelemetry.trace import set_span_in_context
 
 from tollspan.budget import CallRefused
+from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
 from . import _semconv as sc
@@ -187,7 +188,7 @@ async def _aadmit_new(call: Call) -> None:
 
 def _waits_of(call: Call) -> Waits | None:
     """The waits of a call for its provider, counted from its first attempt; None where this process does not wait."""
-    patience = RATE_LIMITS.patience
+    patience = RATE_LIMITS.patience(pipeline().settings)
     if patience is None:
         return None
     if call.waits is None:
