@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import time
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from decimal import Decimal
 
 import openai
@@ -395,3 +395,23 @@ def test_a_stream_that_is_left_keeps_its_hold_as_spend(answering, book, leave):
         assert book.flush(60)
         assert (handle.held, book.open_holds().calls) == (0, 0)
         assert handle.spent == next(book.events).cost_est_usd >= provider.billed_usd()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "done"),
+    [
+        (["hold"], "hold"),
+        (["estimate", "estimate"], "estimate"),
+        (["estimate", "hold"], "hold"),
+        (["hold", "estimate"], "hold"),
+        (["estimate", "drain"], "drain"),
+        (["drain", "hold"], "drain"),
+    ],
+)
+def test_a_cut_stream_is_estimated_only_where_every_budget_says_so(calls, wishes, done):
+    """Of several budgets the one that wants to know decides, then the one that is sure."""
+    with ExitStack() as stack:
+        for number, wish in enumerate(wishes):
+            stack.enter_context(budget("5 USD", name=str(number), cut_stream=wish))
+        _, admission = calls.ask()
+    assert admission.cut_stream == done

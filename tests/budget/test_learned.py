@@ -99,9 +99,10 @@ def test_misses_are_measured(book):
 
 
 def test_only_the_same_model_teaches(book):
-    """Neither another model that begins alike nor another provider says anything."""
+    """Neither another model that begins alike, nor another provider, nor what was only estimated says anything."""
     answered(book, *[900] * 40, model="gpt-4o-mini-2024-07-18")
     answered(book, *[900] * 40, provider="azure")
+    answered(book, *[900] * 40, estimated=True)
     assert book.learned_output("openai", "gpt-4o", "chat") is None
 
 

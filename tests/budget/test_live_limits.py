@@ -11,7 +11,17 @@ import pytest
 
 from tollspan.budget import BudgetExhausted, budget, scope
 from tollspan.exporter import pipeline
-from tollspan.ledger import BudgetDefinition, BudgetOverride, Ledger, LedgerUnavailable, Window, _view
+from tollspan.ledger import (
+    BudgetDefinition,
+    BudgetOverride,
+    Charge,
+    Ledger,
+    LedgerEvent,
+    LedgerUnavailable,
+    Window,
+    _view,
+    new_call_id,
+)
 from tollspan.ledger._overrides import read_overrides
 
 USD = 1_000_000_000
@@ -199,3 +209,22 @@ def test_a_change_is_not_missed_where_the_first_look_at_it_fails(tmp_path, monke
         here.writer.start()
         assert within_a_second(lambda: [override.limit for override in here.overrides] == [USD])
     assert len(reads) > 1
+
+
+@pytest.mark.parametrize("span", [0, 60])
+def test_what_best_effort_sees_follows_every_commit(tmp_path, span):
+    """A balance is looked up once; after that it follows the commits of this process at once, and those of others."""
+    key = ("b", "", 1_800_000_000)
+    charge = Charge(budget=key[0], scope=key[1], window_start=key[2], amount=5)
+
+    def spend(book):
+        book.write_event(LedgerEvent(event_type="commit", call_id=new_call_id().hex(), charges=(charge,)))
+        assert book.flush()
+
+    with Ledger(tmp_path / "ledger.db") as here, Ledger(tmp_path / "ledger.db") as there:
+        assert here.flush()
+        assert here.cached_balance(key, span).spent == 0
+        spend(here)
+        assert here.cached_balance(key, span).spent == 5
+        spend(there)
+        assert within_a_second(lambda: here.cached_balance(key, span).spent == 10)

@@ -56,6 +56,21 @@ def test_room_comes_back_step_by_step(calls, clock):
         calls.ask(max_output_tokens=20_000)
 
 
+def test_what_is_held_leaves_as_what_is_spent_does(calls, clock):
+    """The refusal counts on the room that a call in flight gives back when it is out of the window."""
+    with budget("0.25 USD / rolling hour", name="b"):
+        clock[0] = T + 60
+        calls.spend(10_000)
+        clock[0] = T + 60 * 5
+        calls.ask(max_output_tokens=10_000)
+        clock[0] = T + 60 * 10
+        calls.spend(4_000)
+        clock[0] = T + 60 * 40
+        with pytest.raises(BudgetExhausted) as refused:
+            calls.ask(max_output_tokens=15_000)
+        assert refused.value.reset_at == step_end(T + 60 * 5) + 3600
+
+
 def step_end(at):
     return Window("hour", rolling=True).end(at)
 

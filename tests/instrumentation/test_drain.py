@@ -460,7 +460,7 @@ def test_dropping_a_stream_takes_no_lock(provider, seen):
 
     def drop():
         nonlocal stream
-        with writer._wake._cond, writer._start_lock, _drain_work._process._lock:
+        with writer._start_lock, _drain_work._process._lock:
             stream = None
             gc.collect()
         dropped.append(True)

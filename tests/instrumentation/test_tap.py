@@ -169,7 +169,7 @@ def test_an_abandoned_stream_takes_no_lock(provider, seen):
 
     def drop():
         nonlocal stream
-        with writer._wake._cond, writer._start_lock:
+        with writer._start_lock:
             stream = None
             gc.collect()
         dropped.append(True)

@@ -55,12 +55,12 @@ def commit(usd="0.01", **fields):
 
 def requests_limit(limit, budget="b"):
     """A limit in requests, of the window `total`."""
-    return Limit(budget, "", 0, "requests", limit)
+    return Limit(budget, "", 0, "requests", limit, waits=True)
 
 
 def tokens_limit(limit, budget="b"):
     """A limit in tokens, of the window `total`."""
-    return Limit(budget, "", 0, "tokens", limit)
+    return Limit(budget, "", 0, "tokens", limit, waits=True)
 
 
 def a_request(*limits, tokens=0, call_id=None):

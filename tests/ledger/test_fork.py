@@ -52,7 +52,7 @@ def test_a_fork_while_the_writer_is_busy_loses_nothing(ledger):
     """Children forked in the middle of a transaction write all of their events, and so does the parent."""
     for number in range(5):
         write(ledger, 300, f"parent-{number}")
-        ledger.writer._wake.set()
+        ledger.writer._nudge()
         until(lambda: ledger.writer._queue._in_flight or not ledger.writer.pending)
 
         def child(number=number):

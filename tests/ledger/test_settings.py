@@ -1,6 +1,7 @@
 """Settings: who wins, where a value came from, and what is said about a wrong one."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -105,6 +106,18 @@ def test_an_empty_variable_counts_as_unset(tmp_path):
         ("output_floor", "64", "64", 64),
         ("timezone", "Europe/Berlin", '"Europe/Berlin"', "Europe/Berlin"),
         ("busy_timeout_ms", "0", "0", 0),
+        ("wait_on_rate_limit", "on", "true", True),
+        ("max_wait_timeout_s", "2.5", "2.5", 2.5),
+        ("retry_budget_s", "0", "0", 0.0),
+        ("drain_cut_streams", "1", "true", True),
+        ("baggage", "user, run,tag:a b,user", '["user", "run", "tag:a b"]', ("user", "run", "tag:a b")),
+        ("baggage", "budget", '"budget"', ("budget",)),
+        (
+            "webhook",
+            "HTTPS://ada:pw@hook.corp:8443/x?y=1",
+            '"HTTPS://ada:pw@hook.corp:8443/x?y=1"',
+            "HTTPS://ada:pw@hook.corp:8443/x?y=1",
+        ),
         ("prices", "/etc/prices.toml", '"/etc/prices.toml"', Path("/etc/prices.toml")),
         ("ledger", "sqlite:////data/x.db", '"sqlite:////data/x.db"', "sqlite:////data/x.db"),
         ("ledger", "/data/x.db", '"/data/x.db"', "sqlite:////data/x.db"),
@@ -122,6 +135,32 @@ def test_environment_and_file_mean_the_same(tmp_path, name, text, toml, value):
         load(tmp_path / "c", pyproject=f"[tool.tollspan]\n{name} = {toml}"),
     ]
     assert [getattr(settings, name) for settings in loaded] == [value] * 4
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["T0PSECRET", "ftp://T0PSECRET", "https://", "https:///T0PSECRET", "http://T0PSECRET:x/", "http://h/T0P SECRET"],
+)
+def test_a_webhook_that_nobody_could_reach_is_refused_at_once(tmp_path, url):
+    """Its error does not repeat it: a URL of a webhook is a secret."""
+    with pytest.raises(ConfigurationError, match=r"the webhook is no URL; write it like https://example.com/hook") as e:
+        load(tmp_path, webhook=url)
+    assert "T0P" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ("usr", "did you mean user?"),
+        ("model", "cannot travel"),
+        ("tag:", "cannot travel"),
+        ("user;run", "cannot travel"),
+    ],
+)
+def test_what_cannot_travel_is_refused(tmp_path, value, advice):
+    """Only dimensions of a scope, tags and budgets are for other services."""
+    with pytest.raises(ConfigurationError, match=re.escape(advice)):
+        load(tmp_path, baggage=value)
 
 
 def test_a_flag_may_be_a_value(tmp_path):

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tollspan.exporter import CallRecord, Held, Pipeline, hold_event, pipeline, wait_event, withdrawal
 from tollspan.ledger import (
@@ -58,6 +58,9 @@ class _Attempt:
     models: tuple[str, ...] = ()
     """The models to ask instead, one after the other, where a budget has no room for the one that was asked for."""
 
+    tickets: list[Ticket[Answer]] = field(default_factory=list)
+    """What was asked of the ledger: to be given up where the caller is interrupted, at whatever moment."""
+
     @property
     def model(self) -> str | None:
         return self.models[-1] if self.models else None
@@ -98,24 +101,22 @@ def is_budgeted() -> bool:
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a thread; fills in `limits` and `held` of its record. Raises CallRefused."""
     asks = _Attempt(record, intent, attempt, None, reach().entries, time.monotonic())
-    steps, answer = _steps(asks), None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return _done(done)
-        if isinstance(step, float):
-            time.sleep(step)
-            answer = None
-            continue
-        with _fails_closed():
+    with _given_up(asks):
+        steps, answer = _steps(asks), None
+        while True:
             try:
-                answer = step.ticket.wait(step.timeout_s)
-            except TimeoutError:
-                answer = _too_late(step.ticket)
-            except BaseException:
-                _abandon(step.ticket, asks)
-                raise
+                step = steps.send(answer)
+            except StopIteration as done:
+                return _done(done)
+            if isinstance(step, float):
+                time.sleep(step)
+                answer = None
+                continue
+            with _fails_closed():
+                try:
+                    answer = step.ticket.wait(step.timeout_s)
+                except TimeoutError:
+                    answer = _too_late(step.ticket)
 
 
 async def aadmit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
@@ -125,24 +126,22 @@ async def aadmit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) ->
     except RuntimeError:  # another kind of loop, such as trio's: it stands still for the time of a hold
         return admit(record, intent, attempt=attempt)
     asks = _Attempt(record, intent, attempt, loop, reach().entries, time.monotonic())
-    steps, answer = _steps(asks), None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return _done(done)
-        if isinstance(step, float):
-            await asyncio.sleep(step)
-            answer = None
-            continue
-        with _fails_closed():
+    with _given_up(asks):
+        steps, answer = _steps(asks), None
+        while True:
             try:
-                answer = await step.ticket.wait_async(step.timeout_s)
-            except TimeoutError:
-                answer = _too_late(step.ticket)
-            except BaseException:
-                _abandon(step.ticket, asks)
-                raise
+                step = steps.send(answer)
+            except StopIteration as done:
+                return _done(done)
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                answer = None
+                continue
+            with _fails_closed():
+                try:
+                    answer = await step.ticket.wait_async(step.timeout_s)
+                except TimeoutError:
+                    answer = _too_late(step.ticket)
 
 
 def _done(stop: StopIteration) -> Admission:
@@ -170,12 +169,23 @@ def _fails_closed() -> Iterator[None]:
         raise LedgerOutOfReach(f"a strict budget cannot be checked: {what}") from error
 
 
+@contextmanager
+def _given_up(asks: _Attempt) -> Iterator[None]:
+    """Where the caller is interrupted, nothing that was asked for is kept: a hold that was granted goes back."""
+    try:
+        yield
+    except BaseException:
+        for ticket in asks.tickets:
+            _abandon(ticket, asks)
+        raise
+
+
 def _abandon(ticket: Ticket[Answer], asks: _Attempt) -> None:
-    """The waiter was interrupted: a hold that was granted at the same moment goes back."""
     answer: Answer | None = None
     with suppress(Exception):  # answered with an error, and so without a hold
         answer = None if ticket.give_up() else ticket.result()
     if isinstance(answer, Grant):
+        asks.record.held = None
         pipeline().ledger.writer.put(Entry(withdrawal(asks.record, asks.number), asks.hold_id()))
 
 
@@ -258,7 +268,9 @@ def _ask(
     asking = _Asking(line, asks, terms)
     longest = terms.max_wait_s()
     wait_s = None if longest is None else max(0.0, asks.began + min(longest, line.max_wait_s) - time.monotonic())
-    ticket = line.ledger.writer.ask(asking.request(), wait_s=wait_s, loop=asks.loop)
+    request, ticket = asking.request(), Ticket[Answer](asks.loop)
+    asks.tickets.append(ticket)
+    line.ledger.writer.ask(request, wait_s=wait_s, ticket=ticket)
     answer = yield _Waiting(ticket, (wait_s or 0) + line.settings.busy_timeout_ms / 1000 + _PATIENCE_S)
     assert answer is not None, "a ticket is answered with a grant or a refusal"
     if isinstance(answer, Grant):
@@ -272,7 +284,10 @@ def _full(line: Pipeline, matches: Sequence[Match]) -> Iterator[Refusal]:
         limit, balance = match.limit, None
         with suppress(LedgerError):  # the writer reports a ledger that cannot be used; best_effort goes on without it
             balance = line.ledger.cached_balance(limit.key, limit.span)
-        if balance is not None and balance.spent + balance.held >= limit.limit:
+        if balance is not None and (over := balance.spent + balance.held - limit.limit) >= 0:
+            if limit.span:
+                with suppress(LedgerError):
+                    limit = replace(limit, reset_at=line.ledger.room_at(limit.key, limit.span, over + 1))
             yield Refusal(limit, balance, 0, busy=balance.spent < limit.limit)
 
 
@@ -286,7 +301,7 @@ def _pause(answer: Refusal, refusing: BudgetDefinition, began: float, max_wait_s
     if answer.limit.reset_at is None:
         return None
     until_reset = max(0.0, answer.limit.reset_at - time.time()) + 0.001
-    return until_reset if until_reset <= left else None
+    return min(_LOOK_AGAIN_S, until_reset) if until_reset <= left else None  # the limit may be raised meanwhile
 
 
 def _admission(line: Pipeline, asks: _Attempt, terms: Terms, grant: Grant) -> Admission:

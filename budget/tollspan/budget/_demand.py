@@ -133,10 +133,10 @@ def _output(intent: CallIntent, definitions: Sequence[BudgetDefinition], floor: 
         window = intent.price.context_window if isinstance(intent.price, RateCard) else None
         wanted = min(intent.max_output_tokens, window or intent.max_output_tokens)
         return wanted, wanted
+    if (learned := learned_output(intent, definitions)) is not None:  # not sent, so for a repetition as well
+        return learned, learned
     if not intent.clampable:
         return most, most
-    if (learned := learned_output(intent, definitions)) is not None:
-        return learned, learned
     bounds = [d.output_bound for d in definitions]
     wanted = min([most, *(bound for bound in bounds if isinstance(bound, int))])
     if {*bounds} == {"learned"}:  # with too little history, as if nothing were said

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from tollspan.exporter import CallRecord, Pipeline, charge_by, pipeline
 from tollspan.ledger import BudgetDefinition, Key, Limit
@@ -57,7 +56,7 @@ def terms_of(line: Pipeline, record: CallRecord, entries: Sequence[BudgetEntry],
         matches,
         _balances([match for match in matches if match.definition.on_limit != "warn"]),
         _balances([match for match in matches if match.definition.on_limit == "warn"]),
-        min(ends, default=inf),
+        min([*ends, line.ledger.overrides.next_end(now)]),
     )
 
 

@@ -12,7 +12,7 @@ from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
 from ._pricing import PricingIds
 from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
-from ._windows import STEPS
+from ._windows import room_at
 
 Key = tuple[str, str, int]
 Line = tuple[str, str]
@@ -68,6 +68,11 @@ class HoldRequest:
     expires: float = inf
     renew: Callable[[], "HoldRequest"] | None = None
 
+    @property
+    def lines(self) -> set[Line]:
+        """Where it stands in line if it has to: at the limits that wait."""
+        return {limit.line for limit in self.limits if limit.waits}
+
 
 class Batch:
     """One transaction, begun by the store; in a mere look at the ledger, what it would be.
@@ -82,6 +87,7 @@ class Batch:
         self._pruned = call_id_prefix(pruned_ms)
         self._in_line: set[Line] = set()
         self._steps: dict[Line, dict[int, list[int]]] = {}
+        self._since: dict[Line, int] = {}
         self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
         self._changed: set[Key] = set()
         self._held: list[tuple[HoldRequest, Grant, LedgerEvent]] = []
@@ -127,9 +133,9 @@ class Batch:
 
     def stands_behind(self, request: HoldRequest) -> bool:
         """Whether one before it waits for a balance that it needs as well; then the next ones stand behind it too."""
-        behind = any(limit.line in self._in_line for limit in request.limits)
+        behind = not self._in_line.isdisjoint(request.lines)
         if behind and len(request.limits) > 1:
-            self._in_line.update(limit.line for limit in request.limits)
+            self._in_line.update(request.lines)
         return behind
 
     def answer(self, request: HoldRequest) -> Grant | Refusal:
@@ -139,7 +145,7 @@ class Batch:
             for limit, amount in zip(request.limits, answer.amounts, strict=True):
                 self._change(limit.key, held=amount)
         elif answer.may_pass and request.queued:
-            self._in_line.update(limit.line for limit in request.limits)
+            self._in_line.update(request.lines)
         return answer
 
     def hold(self, request: HoldRequest) -> Grant | Refusal:
@@ -172,9 +178,9 @@ class Batch:
     def _decide(self, request: HoldRequest) -> Grant | Refusal:
         demand = request.demand
         for limit in request.limits if request.queued else ():
-            if limit.line in self._in_line:
-                asked = demand.wanted_output if limit.waits else demand.least_output
-                return Refusal(limit, self.standing(limit), demand.amount(limit.unit, asked), busy=True)
+            if limit.waits and limit.line in self._in_line:
+                needed = demand.amount(limit.unit, demand.wanted_output)
+                return Refusal(limit, self.standing(limit), needed, busy=True)
         answer = decide(demand, request.limits, [self.standing(limit) for limit in request.limits])
         if isinstance(answer, Refusal) and answer.limit.span:
             return replace(answer, limit=replace(answer.limit, reset_at=self._room_at(answer)))
@@ -191,7 +197,8 @@ class Batch:
         """The steps that a rolling window looks back on: where each starts, and its counters."""
         line, since = limit.line, limit.window_start - limit.span
         steps = self._steps.get(line)
-        if steps is None:
+        if steps is None or since < self._since[line]:
+            self._since[line] = since
             starts = {
                 *step_starts(self._connection, line, since),
                 *(key[2] for key in self._counters if key[:2] == line),
@@ -204,11 +211,8 @@ class Batch:
         """When a rolling window will have room, if nothing more is held or spent; None: never."""
         limit, balance = refusal.limit, refusal.balance
         missing = refusal.needed + balance.spent + balance.held - limit.limit
-        for start, (spent, held, _) in sorted(self._rolling(limit).items()):
-            missing -= spent + held
-            if missing <= 0:
-                return start + limit.span + limit.span / STEPS
-        return None
+        steps = [(start, spent + held) for start, (spent, held, _) in sorted(self._rolling(limit).items())]
+        return room_at(steps, missing, limit.span)
 
     def _insert(self, rows: Sequence[Row]) -> tuple[list[bool], dict[int, str]]:
         """Insert rows; tells for each whether it was new, and describes the ids that came with different content."""

@@ -45,7 +45,7 @@ from ._single_flight import SingleFlight
 from ._store import SQLiteStore
 from ._sweep import Recovered
 from ._verify import verify
-from ._windows import Window
+from ._windows import Window, room_at
 from ._writer import Writer
 
 _PAGE = 1000
@@ -183,6 +183,10 @@ class Ledger:
         if span:
             return view.sum_of(key, span)
         return self._loading.load(view.balances, key, lambda: self._stored_balance(key))
+
+    def room_at(self, key: Key, span: int, missing: int) -> float | None:
+        """When `missing` will have left a rolling window, by what is on disk; None: never. Raises LedgerUnavailable."""
+        return room_at(self.store.steps_since(key[:2], key[2] - span), missing, span)
 
     def drift(self) -> int:
         """The largest difference between a balance that this process has in memory and the one on disk, in its unit.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from sqlite3 import Row
 
 from ._definitions import BudgetDefinition, BudgetSyntaxError, format_limit
@@ -66,6 +67,11 @@ class Overrides:
         if override is None or override.unit != definition.unit or not override.holds(now):
             return definition.limit
         return override.limit
+
+    def next_end(self, now: float) -> float:
+        """When the next of them ends (epoch seconds); infinity where none does."""
+        ends = [override.until for override in self if override.until is not None and override.holds(now)]
+        return min(ends, default=inf)
 
     def budgets(self, now: float) -> tuple[BudgetDefinition, ...]:
         """The budgets that were set as such, and hold in every process."""

@@ -11,29 +11,41 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ._definitions import (
-    LONGEST_WAIT_S,
-    MODES,
     BudgetDefinition,
     BudgetSyntaxError,
     Mode,
     budgets_from_table,
     parse_budgets,
 )
+from ._setting_values import (
+    MEMORY,
+    SQLITE,
+    as_budget,
+    as_dimensions,
+    as_ledger,
+    as_mode,
+    as_pairs,
+    as_path,
+    as_providers,
+    as_seconds,
+    as_switch,
+    as_text,
+    as_url,
+    as_usd,
+    as_whole,
+    at_home,
+)
 from ._windows import Window, did_you_mean
 
 CONFIG_VARIABLE = "TOLLSPAN_CONFIG"
 
 _PREFIX = "TOLLSPAN_"
-_SQLITE = "sqlite:///"
-_MEMORY = "sqlite:///:memory:"
 _DEFAULT_LEDGER = "sqlite:///{data}/tollspan/ledger.db"
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_TRAVELLING = ("profile", "user", "team", "session", "run", "budget")
 _HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]")
 
 
@@ -129,117 +141,6 @@ def _shown(default: Any) -> str:
     return f"`{text.replace('{data}', '<data directory>')}`"
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is not a text; write it in quotes")
-    return value.strip()
-
-
-def _mode(value: Any) -> Mode:
-    for mode in MODES:
-        if mode == _text(value).lower():
-            return mode
-    raise ValueError(f"{value!r} is no mode{did_you_mean(value, MODES)}; write {' or '.join(MODES)}")
-
-
-def _switch(value: Any) -> bool:
-    known = _SWITCH.get(str(value).strip().lower())
-    if known is None:
-        raise ValueError(f"{value!r} is neither true nor false; write true (or 1, yes, on) or false (or 0, no, off)")
-    return known
-
-
-def _whole(least: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        text = str(value).strip()
-        if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise ValueError(f"{value!r} is not a whole number of {least} or more; write it like {max(least, 256)}")
-        return int(text)
-
-    return parse
-
-
-def _seconds(value: Any) -> float:
-    try:
-        seconds = float(str(value).strip())
-    except ValueError:
-        seconds = -1.0
-    if isinstance(value, bool) or not 0 <= seconds <= LONGEST_WAIT_S:
-        raise ValueError(f"{value!r} is not a number of seconds; write it like 60")
-    return seconds
-
-
-def _dimensions(value: Any) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{value!r} is no list of dimensions; write it like user,run,tag:feature")
-    found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    for name in found:
-        if name not in _TRAVELLING and not (name.startswith("tag:") and name != "tag:"):
-            near = did_you_mean(name, _TRAVELLING)
-            raise ValueError(f"{name!r} cannot travel{near}; write some of {', '.join(_TRAVELLING)}, tag:<name>")
-    return found
-
-
-def _url(value: Any) -> str:
-    text = _text(value)
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("the webhook is no URL; write it like https://example.com/hook")  # it may hold a secret
-    return text
-
-
-def _usd(value: Any) -> Decimal:
-    try:
-        amount = Decimal(str(value).strip().removeprefix("$"))
-    except InvalidOperation:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"{value!r} is not an amount in USD; write it like 0.25")
-    return amount
-
-
-def _path(value: Any) -> Path:
-    return value if isinstance(value, Path) else Path(_at_home(_text(value)))
-
-
-def _ledger(value: Any) -> str:
-    text = str(value) if isinstance(value, Path) else _text(value)
-    path = text.removeprefix(_SQLITE)
-    # The value is not repeated in the error: the URL of a database server holds a password.
-    if not path or "://" in path or (path == text and not text.endswith(".db")):
-        raise ValueError(f"this version writes SQLite only; use sqlite:///path, a path that ends in .db, or {_MEMORY}")
-    return text if text == _MEMORY else _SQLITE + _at_home(path)
-
-
-def _at_home(path: str) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises where no home is known
-
-
-def _pairs(value: Any) -> dict[str, str]:
-    if isinstance(value, Mapping):
-        pairs = [(str(key), text) for key, text in value.items()]
-    else:
-        split = [part.partition("=") for part in _text(value).split(",") if part.strip()]
-        pairs = [(key.strip(), text.strip()) for key, _, text in split]
-    for key, text in pairs:
-        if not key or not isinstance(text, str) or not text:
-            raise ValueError(f"{key!r} has no text as its value; write it like feature=search,team=core")
-    return dict(pairs)
-
-
-def _providers(value: Any) -> dict[str, str]:
-    pairs = _pairs(value)
-    if wrong := next((host for host in pairs if "/" in host), None):
-        raise ValueError(f"{wrong!r} is not a host; write it without scheme and path, like gateway.corp:8443=openai")
-    return {host.lower(): provider for host, provider in pairs.items()}
-
-
-def _budget(value: Any) -> Any:
-    if isinstance(value, str | list | tuple):
-        return value
-    raise ValueError(f"{value!r} is no list of budgets; write [[budget]] tables, or a text like '5 USD / day'")
-
-
 def _row(name: str, default: Any, parse: Callable[[Any], Any], doc: str, *, is_secret: bool = False) -> Setting:
     return Setting(name=name, env=_PREFIX + name.upper(), default=default, parse=parse, doc=doc, is_secret=is_secret)
 
@@ -248,50 +149,60 @@ SETTINGS: tuple[Setting, ...] = (
     _row(
         "ledger",
         _DEFAULT_LEDGER,
-        _ledger,
+        as_ledger,
         "Where the ledger is: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, or a path that "
         "ends in `.db`. A relative path in a file is relative to that file. The data directory is `$XDG_DATA_HOME` or "
         "`~/.local/share`, `~/Library/Application Support` on macOS, `%LOCALAPPDATA%` on Windows.",
     ),
     _row(
-        "mode", "best_effort", _mode, "`strict` or `best_effort`, for the budgets below that do not say it themselves."
+        "mode",
+        "best_effort",
+        as_mode,
+        "`strict` or `best_effort`, for the budgets below that do not say it themselves.",
     ),
-    _row("budget", (), _budget, "A text like `5 USD / day; user=*: 1 USD / hour`, or `[[budget]]` tables in a file."),
-    _row("prices", None, _path, "A file of prices that go before the built-in ones; in a file, relative to that file."),
-    _row("profile", None, _text, "The profile of calls for which no scope sets one."),
-    _row("tags", {}, _pairs, "Tags of every call, like `feature=search,team=core`; a table in a file."),
-    _row("disabled", False, _switch, "Do nothing at all: no spans, no ledger, no budgets."),
-    _row("include_usage", True, _switch, "Ask OpenAI streams for their usage, and hide the chunk that carries it."),
-    _row("cost_attributes", True, _switch, "Put the cost of a call on its span."),
-    _row("providers", {}, _providers, "Whose prices apply at a host: `gateway.corp:8443=openai`; a table in a file."),
-    _row("hold_usd", None, _usd, "USD that strict mode holds for a call without bound or price; unset: refuse it."),
-    _row("output_floor", 256, _whole(16), "The fewest output tokens that `clamp` may grant a call."),
+    _row("budget", (), as_budget, "A text like `5 USD / day; user=*: 1 USD / hour`, or `[[budget]]` tables in a file."),
+    _row(
+        "prices", None, as_path, "A file of prices that go before the built-in ones; in a file, relative to that file."
+    ),
+    _row("profile", None, as_text, "The profile of calls for which no scope sets one."),
+    _row("tags", {}, as_pairs, "Tags of every call, like `feature=search,team=core`; a table in a file."),
+    _row("disabled", False, as_switch, "Do nothing at all: no spans, no ledger, no budgets."),
+    _row("include_usage", True, as_switch, "Ask OpenAI streams for their usage, and hide the chunk that carries it."),
+    _row("cost_attributes", True, as_switch, "Put the cost of a call on its span."),
+    _row("providers", {}, as_providers, "Whose prices apply at a host: `gateway.corp:8443=openai`; a table in a file."),
+    _row("hold_usd", None, as_usd, "USD that strict mode holds for a call without bound or price; unset: refuse it."),
+    _row("output_floor", 256, as_whole(16), "The fewest output tokens that `clamp` may grant a call."),
     _row(
         "timezone",
         "UTC",
-        lambda value: Window("day", _text(value)).timezone,
+        lambda value: Window("day", as_text(value)).timezone,
         "The IANA time zone of budgets that do not name one, like `Europe/Berlin`.",
     ),
-    _row("busy_timeout_ms", 5000, _whole(0), "Milliseconds to wait for a ledger that another process is writing."),
+    _row("busy_timeout_ms", 5000, as_whole(0), "Milliseconds to wait for a ledger that another process is writing."),
     _row(
-        "journal", True, _switch, "Keep events in a file of the process until they are in the ledger: kills lose none."
+        "journal",
+        True,
+        as_switch,
+        "Keep events in a file of the process until they are in the ledger: kills lose none.",
     ),
-    _row("queue_limit", 100_000, _whole(1000), "Events that wait in memory for a ledger that cannot be written."),
-    _row("keep_days", None, _whole(1), "Days after which events are pruned; balances stay. Unset: never."),
-    _row("flush_on_sigterm", True, _switch, "Write what is queued when SIGTERM comes, then do what was to be done."),
-    _row("record_unsampled", True, _switch, "Count LLM calls in spans of other instrumentations that are not sampled."),
-    _row("wait_on_rate_limit", False, _switch, "Wait where a provider's rate limit is met, and ask again."),
-    _row("max_wait_timeout_s", 60.0, _seconds, "The longest single wait for a provider's rate limit, in seconds."),
-    _row("retry_budget_s", 90.0, _seconds, "Seconds from a call's first attempt in which its waits must end."),
-    _row("drain_cut_streams", False, _switch, "Read streams that were left early to their usage, in the background."),
+    _row("queue_limit", 100_000, as_whole(1000), "Events that wait in memory for a ledger that cannot be written."),
+    _row("keep_days", None, as_whole(1), "Days after which events are pruned; balances stay. Unset: never."),
+    _row("flush_on_sigterm", True, as_switch, "Write what is queued when SIGTERM comes, then do what was to be done."),
+    _row(
+        "record_unsampled", True, as_switch, "Count LLM calls in spans of other instrumentations that are not sampled."
+    ),
+    _row("wait_on_rate_limit", False, as_switch, "Wait where a provider's rate limit is met, and ask again."),
+    _row("max_wait_timeout_s", 60.0, as_seconds, "The longest single wait for a provider's rate limit, in seconds."),
+    _row("retry_budget_s", 90.0, as_seconds, "Seconds from a call's first attempt in which its waits must end."),
+    _row("drain_cut_streams", False, as_switch, "Read streams that were left early to their usage, in the background."),
     _row(
         "baggage",
         (),
-        _dimensions,
+        as_dimensions,
         "What travels to other services in W3C baggage, and is taken from it: `user,run,tag:feature`, and `budget`. It "
         "goes to every host that is called.",
     ),
-    _row("webhook", None, _url, "A URL that gets a POST when a budget passes one of its `warn_at`.", is_secret=True),
+    _row("webhook", None, as_url, "A URL that gets a POST when a budget passes one of its `warn_at`.", is_secret=True),
 )
 
 
@@ -344,7 +255,7 @@ class _Reading:
 
     def find_file(self, directory: Path | None) -> None:
         named = self.environ.get(CONFIG_VARIABLE, "").strip()
-        paths = [Path(directory or "", _at_home(named))] if named else _nearest(directory)
+        paths = [Path(directory or "", at_home(named))] if named else _nearest(directory)
         for path in paths:
             try:
                 found = _read(path.absolute())
@@ -397,7 +308,7 @@ class _Reading:
         if data is not None:
             return _DEFAULT_LEDGER.replace("{data}", data.as_posix())
         self.report("no home directory is known, so the ledger is in memory; set TOLLSPAN_LEDGER=sqlite:///path")
-        return _MEMORY
+        return MEMORY
 
     def budgets(self, raw: Any, mode: Mode, timezone: str) -> tuple[BudgetDefinition, ...]:
         source = self.source["budget"]
@@ -453,8 +364,8 @@ def _read(path: Path) -> _File | None:
 def _beside(file: Path, name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return file.parent / value
-    if name == "ledger" and value != _MEMORY:
-        return _SQLITE + (file.parent / value.removeprefix(_SQLITE)).as_posix()
+    if name == "ledger" and value != MEMORY:
+        return SQLITE + (file.parent / value.removeprefix(SQLITE)).as_posix()
     return value
 
 

@@ -29,6 +29,10 @@ _SUM = """
     SELECT coalesce(sum(spent), 0), coalesce(sum(held), 0), coalesce(sum(estimated), 0) FROM balance
     WHERE budget = ? AND scope = ? AND window_start >= ?
 """
+_STEPS = """
+    SELECT window_start, spent + held FROM balance WHERE budget = ? AND scope = ? AND window_start >= ?
+    ORDER BY window_start
+"""
 _LATEST = "SELECT seq FROM sqlite_sequence WHERE name = 'event'"
 
 
@@ -166,6 +170,10 @@ class SQLiteStore:
     def sum_since(self, line: Line, since: int) -> Balance:
         """The sum of the balances that start at `since` (epoch seconds) or later. Raises LedgerUnavailable."""
         return Balance(*self.query(_SUM, (*line, since))[0])
+
+    def steps_since(self, line: Line, since: int) -> list[tuple[int, int]]:
+        """The steps of a rolling window: where each starts, and what is spent or held. Raises LedgerUnavailable."""
+        return [(start, amount) for start, amount in self.query(_STEPS, (*line, since))]
 
     def write(
         self,

@@ -37,10 +37,10 @@ class Ticket(Generic[T]):
 
     def answer(self, result: T | None, error: BaseException | None = None) -> bool:
         """Set the answer; False when the waiter has given up. The waiter sleeps on until `wake`."""
-        if not self._claim.acquire(blocking=False):
+        if self._claim.locked():
             return False
-        self._result, self._error = result, error
-        return True
+        self._result, self._error = result, error  # first: whoever then comes too late to give up reads them at once
+        return self._claim.acquire(blocking=False)
 
     def give_up(self) -> bool:
         """Stop waiting; False when the answer was there first, and then it is the caller's to use or to return."""

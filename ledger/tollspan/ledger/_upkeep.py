@@ -11,6 +11,7 @@ from ._prune import prune_piece
 from ._store import SQLiteStore
 
 _SWEEP_S = 30.0
+_HURRY_S = 1.0
 _PRUNE_S = 3600.0
 _INDEX_S = 0.1
 _DAY_S = 86_400
@@ -23,10 +24,15 @@ class Upkeep:
         self._store, self._recover, self._keep_days = store, recover, keep_days
         self._sweep_at = self._prune_at = self._index_at = 0.0
 
-    def turn(self) -> None:
-        """One step, under the writer's store lock. Raises LedgerUnavailable."""
+    def turn(self, *, hurry: bool = False) -> None:
+        """One step, under the writer's store lock; in a `hurry` where somebody waits for what a dead process may hold.
+
+        Raises LedgerUnavailable.
+        """
         now = time.monotonic()
-        if now >= self._sweep_at:  # before the first pruning: what a dead process left may be older than what is kept
+        early = _SWEEP_S - _HURRY_S if hurry else 0
+        # Before the first pruning: what a dead process left may be older than what is kept.
+        if now >= self._sweep_at - early:
             self._sweep_at = now + _SWEEP_S
             self._recover()
         if self._keep_days is not None and now >= self._prune_at and not self._prune(self._keep_days):

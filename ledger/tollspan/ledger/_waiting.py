@@ -18,10 +18,11 @@ class Waiting:
     request: HoldRequest
     ticket: Ticket[Answer]
     until: float | None
+    is_new: bool = True  # in line: a limit may have changed between its asking and its standing there
 
     def hopes(self, answer: Answer) -> bool:
         """Whether it is worth waiting on after this answer: there will be room in time, as far as anybody can tell."""
-        if self.until is None or isinstance(answer, Grant) or not answer.may_pass:
+        if self.until is None or isinstance(answer, Grant) or not (answer.limit.waits and answer.may_pass):
             return False
         left = self.until - time.monotonic()
         return left > 0 and (answer.busy or (answer.limit.reset_at or 0) - time.time() <= left)
@@ -40,10 +41,10 @@ class WaitingLine:
     def take(self, most: int) -> list[Waiting]:
         """Those to decide now; one that is ready to wait stands behind others that wait for the same balance."""
         taken = [self.asking.popleft() for _ in range(min(most, len(self.asking)))]
-        in_line = {limit.line for waiting in self.waiting for limit in waiting.request.limits}
+        in_line = {line for waiting in self.waiting for line in waiting.request.lines}
         now: list[Waiting] = []
         for asking in taken:
-            if asking.until is not None and any(limit.line in in_line for limit in asking.request.limits):
+            if asking.until is not None and not in_line.isdisjoint(asking.request.lines):
                 self.waiting.append(asking)
             elif not asking.ticket.settled:
                 now.append(asking)
@@ -58,7 +59,9 @@ class WaitingLine:
         """Let those in line ask for what counts now, where a window has turned or a limit has `changed`."""
         now = time.time()
         for waiting in self.waiting:
-            if waiting.request.renew is not None and (changed or now >= waiting.request.expires):
+            outdated = changed or waiting.is_new or now >= waiting.request.expires
+            waiting.is_new = False
+            if waiting.request.renew is not None and outdated:
                 try:
                     waiting.request = replace(waiting.request.renew(), queued=True)
                 except Exception as error:  # noqa: BLE001 - it concerns this one alone, which is refused

@@ -80,6 +80,18 @@ class Window:
         return None if self.kind == "total" else _bounds(self.kind, self.timezone, at)[1]
 
 
+def room_at(steps: Iterable[tuple[int, int]], missing: int, span: int) -> float | None:
+    """When enough of what is counted in a rolling window has left it (epoch seconds); None: never.
+
+    `steps` are where they start and what is counted in them, in order.
+    """
+    for start, amount in steps:
+        missing -= amount
+        if missing <= 0:
+            return start + span + span / STEPS
+    return None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Word ` (did you mean X?)` with the known word closest to a wrong one, or nothing."""
     import difflib  # noqa: PLC0415 - wanted only to word an error

@@ -68,7 +68,8 @@ class Writer:
         self._queue = EventQueue(self.journal, self.counts, self._queue_limit)
         self._line = WaitingLine()
         self._deferred: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
+        self._wake = threading.Lock()  # free: to be up. No Event: an interrupt inside of one leaves it locked for ever
+        self._wake.acquire()
         self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
         self._last: Ticket[None] = Ticket()
@@ -113,17 +114,23 @@ class Writer:
         self._queue.put_marked(entry, ticket)
         self._urgent, self._retry_at = False, 0.0  # nothing is gathered while somebody waits
         self.start()
-        self._wake.set()
+        self._nudge()
         return ticket
 
     def ask(
-        self, request: HoldRequest, *, wait_s: float | None = None, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        request: HoldRequest,
+        *,
+        wait_s: float | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        ticket: Ticket[Answer] | None = None,
     ) -> Ticket[Answer]:
         """Ask for a hold. A refusal is answered at once, or, with `wait_s`, after so many seconds of waiting in line.
 
+        Whoever may be interrupted in here brings the ticket, to give it up then.
         The ticket raises LedgerUnavailable where the ledger cannot be written within the busy timeout.
         """
-        ticket: Ticket[Answer] = Ticket(loop)
+        ticket = ticket or Ticket(loop)
         until = None if wait_s is None else time.monotonic() + wait_s
         if until is not None:
             request = replace(request, queued=True)
@@ -182,7 +189,7 @@ class Writer:
         thread = self._thread
         if thread is not None:
             self._queue.put_marked(None, self._last)
-            self._wake.set()
+            self._nudge()
             thread.join(timeout_s)
         self._stop = False
         self.listeners.close(timeout_s)  # before the file is closed: they may want to write
@@ -218,18 +225,17 @@ class Writer:
             self.store_lock.release()
 
     def _nudge(self) -> None:
-        if not self._wake.is_set():
-            self._wake.set()
+        if self._wake.locked():
+            with suppress(RuntimeError):  # another one was quicker
+                self._wake.release()
 
     # ---- the thread
 
     def _run(self) -> None:
         while True:
-            self._wake.wait(POLL_S if self._line.waiting else INTERVAL_S)
-            self._wake.clear()
+            self._wake.acquire(timeout=POLL_S if self._line.waiting else INTERVAL_S)
             if self._urgent and not self._line and not self._stop:
-                self._wake.wait(SETTLE_WITHIN_S)
-                self._wake.clear()
+                self._wake.acquire(timeout=SETTLE_WITHIN_S)
             try:
                 self._turn()
             except Exception:  # noqa: BLE001 - the thread must outlive any bug of ours, or nothing is written any more
@@ -244,7 +250,7 @@ class Writer:
             self._thread = None
             left = self._queue or self._line
             done = self._last.settled or self.counts.last_error
-            if self._deferred or (left and not done):  # what is deferred may still become an event
+            if self._deferred or self._line.asking or (left and not done):  # what is deferred may still become an event
                 self._thread = threading.current_thread()
                 return False
         return True
@@ -272,8 +278,8 @@ class Writer:
         for segment in self.journal.to_read_back():
             for outcome in read_back(self._store, segment):
                 self._publish(outcome)
-        if not self._queue and not self._line and not self._stop:
-            self.upkeep.turn()
+        if not self._queue and not self._line.asking and not self._stop:
+            self.upkeep.turn(hurry=bool(self._line.waiting))
 
     def _run_deferred(self) -> None:
         while self._deferred:
