@@ -198,3 +198,21 @@ def test_an_interrupt_anywhere_in_admission_leaves_no_hold(calls, book):
         until(lambda: handle.held == 0)
         calls.ask()
     assert book.verify() == []
+
+
+def test_those_who_wait_are_looked_at_when_something_has_changed(calls, book, beside):
+    """The writer does not look over and over for each of those in line, and still serves each in turn."""
+    looks = []
+    with budget("0.15 USD / month", name="b", on_limit="wait", max_wait_timeout_s=30):
+        record, _ = calls.ask()
+        waiting = [beside(calls.ask) for _ in range(3)]
+        until(lambda: in_line() == 3)
+        ready = book.writer._line.ready
+        book.writer._line.ready = lambda *args, **more: looks.append(1) or ready(*args, **more)
+        until(lambda: len(looks) >= 2)  # twice a second, in case that something was missed
+        assert len(looks) <= 3
+        for future in waiting:
+            calls.settle(record, 10)
+            record, _ = future.result(5)
+        calls.settle(record, 10)
+    assert book.open_holds().calls == 0

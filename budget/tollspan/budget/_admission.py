@@ -190,7 +190,16 @@ def _abandon(ticket: Ticket[Answer], asks: _Attempt) -> None:
 
 
 def _steps(asks: _Attempt) -> Steps:
-    line, asked_model = pipeline(), asks.record.request_model
+    asked_model = asks.record.request_model
+    try:
+        return (yield from _admitted(asks))
+    except CallRefused:
+        asks.record.request_model = asked_model
+        raise
+
+
+def _admitted(asks: _Attempt) -> Steps:
+    line = pipeline()
     while True:
         terms = asks.terms(line)
         if not terms.matches:
@@ -208,7 +217,6 @@ def _steps(asks: _Attempt) -> Steps:
         cheaper = _fallen_back(asks, refusing)
         pause = None if terms.is_strict or cheaper else _pause(answer, refusing, asks.began, line.max_wait_s)
         if cheaper is None and pause is None:
-            asks.record.request_model = asked_model
             raise exceeded(answer)
         asks = cheaper or asks
         if pause is not None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-from tollspan.budget import Admission, CallIntent, CallRefused, aadmit, admit, is_budgeted, reach
+from tollspan.budget import Admission, CallIntent, CallRefused, UnboundedCost, aadmit, admit, is_budgeted, reach
 from tollspan.exporter import CURRENT, CallRecord, Pipeline, beginning, coverage, retry, wait_event
 from tollspan.ledger import Entry, RateCard, Unpriced, internal_errors, new_call_id
 
@@ -32,7 +32,7 @@ def current() -> "Call | Expected | None":
     return here if here is not None and here.in_force else None
 
 
-_NEXT_ATTEMPT_LIMIT = 255
+_MOST_HELD_ATTEMPTS = 255
 _SMALL_BYTES = 16_384
 _ADMITTED = Admission()
 
@@ -283,8 +283,12 @@ class Call:
         self._forget_attempt()
         if not closed:
             return False
-        record.held = None
-        return bool(record.limits) and record.attempts <= _NEXT_ATTEMPT_LIMIT
+        held, record.held = record.held, None
+        if held is not None and record.attempts > _MOST_HELD_ATTEMPTS:
+            raise AttemptRefused(
+                UnboundedCost(f"a strict budget holds no more than {record.attempts} attempts of a call")
+            )
+        return bool(record.limits) and record.attempts <= _MOST_HELD_ATTEMPTS
 
     def _note_attempt(self, outcome: _outcomes.Outcome) -> None:
         record = self.record

@@ -22,7 +22,8 @@ class View:
         self.balances: dict[Key, Balance] = {}
         self.rolling: dict[Line, dict[int, tuple[int, Balance]]] = {}
         """Sums of rolling windows, by line and span: since when (epoch seconds), and how much."""
-        self._changes = 0
+        self.changes = 0
+        """How often something was committed here, or seen to be elsewhere."""
 
     @property
     def overrides(self) -> Overrides:
@@ -58,11 +59,11 @@ class View:
         known = self.rolling.get(line, {}).get(span)
         if known is not None and known[0] == since:
             return known[1]
-        changes, total = self._changes, self._store.sum_since(line, since)
+        changes, total = self.changes, self._store.sum_since(line, since)
         if len(self.rolling) > _MOST:
             self.rolling.clear()
         self.rolling.setdefault(line, {})[span] = (since, total)
-        if changes != self._changes:  # it may be of before a commit: whoever looks next sums again
+        if changes != self.changes:  # it may be of before a commit: whoever looks next sums again
             self.rolling.pop(line, None)
         return total
 
@@ -71,7 +72,7 @@ class View:
         if len(self.balances) > _MOST:
             self.balances.clear()
         self.balances.update(balances)
-        self._changes += 1
+        self.changes += 1
         for key in balances if self.rolling else ():
             self.rolling.pop(key[:2], None)
 
@@ -86,7 +87,7 @@ class View:
             if before is not None:
                 self._overrides = read_overrides(self._store)
             self.balances.update(self._store.balances(list(self.balances)))
-            self._changes += 1
+            self.changes += 1
             self.rolling.clear()
         except BaseException:
             self._data_version = None  # what could not be read is read at the next turn

@@ -55,18 +55,27 @@ class WaitingLine:
         if waiting not in self.waiting:
             self.waiting.append(waiting)
 
-    def renew(self, *, changed: bool) -> None:
-        """Let those in line ask for what counts now, where a window has turned or a limit has `changed`."""
+    def renew(self, *, changed: bool) -> bool:
+        """Let those in line ask for what counts now, where a window has turned or a limit has `changed`.
+
+        True where anybody does, or is new in the line.
+        """
         now = time.time()
-        for waiting in self.waiting:
-            outdated = changed or waiting.is_new or now >= waiting.request.expires
+        outdated = [w for w in self.waiting if changed or w.is_new or now >= w.request.expires]
+        for waiting in outdated:
             waiting.is_new = False
-            if waiting.request.renew is not None and outdated:
+            if waiting.request.renew is not None:
                 try:
                     waiting.request = replace(waiting.request.renew(), queued=True)
                 except Exception as error:  # noqa: BLE001 - it concerns this one alone, which is refused
                     if waiting.ticket.answer(None, error):
                         wake([waiting.ticket])
+        return bool(outdated)
+
+    def is_due(self) -> bool:
+        """Whether somebody's time is over, or somebody has left the line: then others may move up."""
+        now = time.monotonic()
+        return any(w.ticket.settled or (w.until is not None and now >= w.until) for w in self.waiting)
 
     def ready(self, look: Batch, *, closing: bool) -> list[Waiting]:
         """Those in line whose turn has come, by a look at the balances; those who wait in vain are answered."""

@@ -40,6 +40,7 @@ SETTLE_WITHIN_S = 0.01
 POLL_S = 0.02
 _BACKOFF_S = (0.05, 5.0)
 _END_S = 5.0
+_LOOK_AGAIN_S = 0.5
 _MILESTONES = frozenset(10**n for n in range(12))
 
 
@@ -73,6 +74,7 @@ class Writer:
         self._urgent = self._stop = self._ends_well = False
         self._thread: threading.Thread | None = None
         self._last: Ticket[None] = Ticket()
+        self._looked = (-1, 0.0)
         self._retry_at, self._backoff = 0.0, _BACKOFF_S[0]
 
     @property
@@ -265,8 +267,7 @@ class Writer:
             if not self._write_batch():
                 break
         overridden = self._follow_others()
-        if self._line.waiting:
-            self._line.renew(changed=overridden)
+        if self._line.waiting and self._may_move(renewed=self._line.renew(changed=overridden)):
             self._serve_waiting()
         self.journal.tidy()
         if not self.counts.last_error:
@@ -393,6 +394,15 @@ class Writer:
     def _settle_at_hold(self, hold_id: bytes, reason: str) -> None:
         self.put(at_hold(self._store, hold_id, reason))
 
+    def _may_move(self, *, renewed: bool) -> bool:
+        """Whether those in line may find another answer than when they last looked: a look costs each of them."""
+        changes, now = self.view.changes, time.monotonic()
+        seen, again_at = self._looked
+        if not (renewed or self._stop or changes != seen or now >= again_at or self._line.is_due()):
+            return False
+        self._looked = changes, now + _LOOK_AGAIN_S
+        return True
+
     def _serve_waiting(self) -> None:
         """Give holds to those in line, first come first served for each balance; answer those who wait in vain."""
         try:
@@ -411,7 +421,7 @@ class Writer:
 
     def _follow_others(self) -> bool:
         """Take over what other processes have committed; True where overrides of budgets are among it."""
-        if self.view.is_watched and not self.counts.last_error:
+        if (self.view.is_watched or self._line.waiting) and not self.counts.last_error:
             with self.store_lock, suppress(LedgerUnavailable):  # the next write reports it
                 return self.view.follow()
         return False
