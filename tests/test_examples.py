@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(tmp_path):
     """Run an example with a ledger of its own; gives the lines it printed, and the events."""
 
-    def run(name, *, zero_code=False):
+    def run(name, *, zero_code=False, logs=""):
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "OTEL_", "TOLLSPAN_"))
         }
@@ -34,7 +34,8 @@ def run(tmp_path):
         done = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(logs, done.stderr)
         if not (tmp_path / "ledger.db").exists():
             return done.stdout.splitlines(), []
         with Ledger.from_file(tmp_path / "ledger.db") as ledger:
@@ -139,6 +140,23 @@ def test_alerts(run):
     passed = next(n for n, total in enumerate(totals, start=1) if total > Decimal("0.001"))
     assert lines == [f"event {passed}: spend has passed 0.001 USD with a call of {events[0].model}"]
     assert len(events) == 5
+
+
+def test_warn_at(run):
+    """Each share is told once, when what is spent has reached it."""
+    line = r"budget 'stories' has reached {}% of its limit: .*\n"
+    lines, events = run("warn_at.py", logs=line.format(10) + line.format(25))
+    assert lines == ["stories: 10% of $0.0050 is spent", "stories: 25% of $0.0050 is spent"]
+    assert Decimal("0.00125") <= spent(events) < Decimal("0.005")
+
+
+def test_fallback(run):
+    """The dearer model answers as long as its calls fit, then the cheaper one, within the limit."""
+    lines, events = run("fallback.py")
+    models = [line.split()[2].rstrip(";") for line in lines]
+    assert models == ["gpt-4o", "gpt-4o", "gpt-4o-mini", "gpt-4o-mini"]
+    assert [event.model for event in of(events, "commit")] == models
+    assert spent(events) < Decimal("0.011")
 
 
 def test_own_provider(run):
