@@ -10,6 +10,7 @@ import time
 from decimal import Decimal
 
 import pytest
+from polling import until
 
 from tollspan.budget import BudgetAlert, budget, load_budgets, on_budget_alert, reach, scope
 from tollspan.exporter import pipeline
@@ -429,11 +430,3 @@ def test_a_forked_child_tells_of_its_own_commits(calls, alerts, told):
 def run(text):
     """Start a script in a process of its own, in the configuration of the test."""
     return subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def until(condition, timeout_s=30.0):
-    """Wait for what another thread is about to do."""
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen"
-        time.sleep(0.001)

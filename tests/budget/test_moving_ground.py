@@ -9,19 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
+from polling import until
 
 from tollspan.budget import BudgetBusy, BudgetExceeded, BudgetExhausted, admit, budget
 from tollspan.exporter import pipeline, retry
 from tollspan.ledger import BudgetOverride, Demand, Grant, HoldRequest, LedgerEvent, Limit, event_id_for, new_call_id
 
 USD = 1_000_000_000
-
-
-def until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.002)
 
 
 def in_line():

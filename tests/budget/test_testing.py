@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from polling import until
 
 from tollspan.budget import BudgetBusy, BudgetExceeded, Testing, budget, load_budgets, scope, set_testing
 from tollspan.exporter import LedgerSpanProcessor, pipeline, settlement
@@ -28,13 +29,6 @@ EXAMPLES = dict(
 )
 PRICE = Decimal("0.10025")
 """USD for a call of these tests: 100 tokens of input, 10,000 of output."""
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture

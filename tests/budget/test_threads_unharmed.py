@@ -8,53 +8,14 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import thread_kinds
 from opentelemetry import context
+from thread_kinds import Late, Worker, replaced, started, target
 
 from tollspan.budget import reach, scope
 from tollspan.instrumentation import instrument, uninstrument
 
 pytestmark = pytest.mark.usefixtures("instrumented")
-
-
-class Worker(threading.Thread):
-    """A thread class with a run of its own, which never calls the inherited one."""
-
-    def __init__(self, work):
-        super().__init__()
-        self.work = work
-
-    def run(self):
-        self.work()
-
-
-class Late(threading.Timer):
-    """A timer with a run of its own, which never calls the inherited one."""
-
-    def __init__(self, work):
-        super().__init__(0, work)
-
-    def run(self):
-        self.function()
-
-
-def replaced(work):
-    """A thread whose run was replaced on the object, as error trackers do."""
-    thread = threading.Thread(target=lambda: pytest.fail("the replaced run must run"))
-    thread.run = work
-    return thread
-
-
-def target(work):
-    return threading.Thread(target=work)
-
-
-def started(make):
-    def run(work):
-        thread = make(work)
-        thread.start()
-        thread.join()
-
-    return run
 
 
 @pytest.fixture
@@ -95,10 +56,11 @@ def test_where_nothing_is_in_force_a_thread_is_called_by_python_alone(make):
     thread = make(lambda: callers.append(frames()))
     thread.start()
     thread.join()
-    assert set(callers[0]) <= {threading.__file__, __file__}
+    ours_not = {threading.__file__, thread_kinds.__file__, __file__}
+    assert set(callers[0]) <= ours_not
     with scope(user="ada"):
         started(make)(lambda: callers.append(frames()))
-    assert not set(callers[1]) <= {threading.__file__, __file__}
+    assert not set(callers[1]) <= ours_not
 
 
 def frames():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
+from polling import until
 
 from tollspan.budget import BudgetBusy, BudgetExhausted, admit, budget
 from tollspan.exporter import pipeline
@@ -23,14 +24,6 @@ def patient(limit="0.15 USD / month", seconds=10, **options):
 
 def waiters():
     return len(pipeline().ledger.writer._line.waiting)
-
-
-def until(condition, seconds=5):
-    """Wait for a condition; fails where it does not come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.002)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from urllib.request import OpenerDirector
 
 import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from polling import until
 
 from tollspan.budget import _webhook, budget, scope
 from tollspan.budget._webhook import MOST, Webhook
@@ -304,11 +305,3 @@ def run(hook, text, timeout_s=60):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert SECRET not in done.stderr
     return done
-
-
-def until(condition, timeout_s=30.0):
-    """Wait for what another thread is about to do."""
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen"
-        time.sleep(0.001)
