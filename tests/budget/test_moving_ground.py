@@ -199,8 +199,10 @@ def test_those_who_wait_are_looked_at_when_something_has_changed(calls, book, be
     looks = []
     with budget("0.15 USD / month", name="b", on_limit="wait", max_wait_timeout_s=30):
         record, _ = calls.ask()
-        waiting = [beside(calls.ask) for _ in range(3)]
-        until(lambda: in_line() == 3)
+        waiting = []
+        for number in range(1, 4):
+            waiting.append(beside(calls.ask))
+            until(lambda number=number: in_line() == number)
         ready = book.writer._line.ready
         book.writer._line.ready = lambda *args, **more: looks.append(1) or ready(*args, **more)
         until(lambda: len(looks) >= 2)  # twice a second, in case that something was missed

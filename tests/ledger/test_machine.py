@@ -418,7 +418,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         # The model says when the dead are looked for.
-        self.patch.setattr(upkeep_module.Upkeep, "turn", lambda _upkeep: None)
+        self.patch.setattr(upkeep_module.Upkeep, "turn", lambda _upkeep, **_more: None)
         self.folder = Path(tempfile.mkdtemp())
         self.ledger = Ledger(self.folder / "ledger.db")
         self.model, self.calls, self.dead = Model(), [], []

@@ -174,6 +174,8 @@ class Call:
         self.answered(status, None)
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
+            if self.facts.stream:
+                self._sink.marks, self._sink.is_terminal = self.reader.terminal_marks, self.reader.is_complete
             if self.admission.cut_stream == "drain" or self._line.settings.drain_cut_streams:
                 self._sink.is_complete = self.reader.is_complete
             self._line.ledger.writer.start()  # its thread settles an abandoned stream

@@ -17,10 +17,15 @@ from typing import Any, Protocol
 _KEEP_HEAD = 1_000
 _KEEP_TAIL = 4_000
 _COMPACT_AT = 20_000
+_TAIL = 8  # in which the terminal event begins, if not in the chunk that it ends in
 
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _EMPTY_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+def _never(_tail: bytes) -> bool:
+    return False
 
 
 class Sink:
@@ -29,12 +34,15 @@ class Sink:
     `on_end` gets the error or None, and whether the stream was left before its end. `on_abandoned` is called by the
     garbage collector, perhaps while a lock of ours is held: it must take none.
 
-    With `is_complete`, which finds the terminal event in bytes, the rest of the stream is read in the background when
-    its caller leaves it: at `left_at` (seconds of `perf_counter`), from where `source` stands. Its end is told then.
+    The terminal event is the end, even if nobody reads on or closes the stream: where one of the `marks` comes by,
+    `is_terminal` is asked about the latest bytes. With `is_complete`, which finds the terminal event in bytes, the rest
+    of the stream is read in the background when its caller leaves it: at `left_at` (seconds of `perf_counter`), from
+    where `source` stands. Its end is told then.
     """
 
     __slots__ = (
-        "chunks", "encoding", "first_at", "is_complete", "left_at", "on_abandoned", "on_end", "open", "source",
+        "chunks", "encoding", "first_at", "is_complete", "is_terminal", "left_at", "marks", "on_abandoned", "on_end",
+        "open", "source",
     )  # fmt: skip
 
     def __init__(self, on_end: Callable[[BaseException | None, bool], None], on_abandoned: Callable[[], None]) -> None:
@@ -44,6 +52,8 @@ class Sink:
         self.open = True
         self.on_end = on_end
         self.on_abandoned = on_abandoned
+        self.marks: tuple[bytes, ...] = ()
+        self.is_terminal: Callable[[bytes], bool] = _never
         self.is_complete: Callable[[bytes], bool] | None = None
         self.left_at: float | None = None
         # Reachable from the calls in progress, it is not collected together with who has read from it.
@@ -61,6 +71,10 @@ class Sink:
         self.chunks.append(chunk)
         if len(self.chunks) > _COMPACT_AT:
             self._compact()
+        for mark in self.marks:
+            if mark in chunk and self.is_terminal(b"".join(self.chunks[-_TAIL:])):
+                self.end()
+                return
 
     def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
         """Report the end; the first report counts, and none while the rest is read in the background."""

@@ -43,6 +43,7 @@ class _AnthropicMessages:
     name = "anthropic.messages"
     vendor = "anthropic"
     operation = "chat"
+    terminal_marks: tuple[bytes, ...] = (b"message_stop",)
     path_suffixes: tuple[str, ...] = ("/v1/messages",)
     fetchable = False
 

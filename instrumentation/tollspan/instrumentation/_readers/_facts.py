@@ -83,6 +83,8 @@ class Reader(Protocol):
     operation: str
     """`gen_ai.operation.name` of its calls."""
     path_suffixes: tuple[str, ...]
+    terminal_marks: tuple[bytes, ...]
+    """What stands in the terminal event of a stream, and seldom elsewhere: only then `is_complete` is asked."""
     """How the URL paths of its POST requests end."""
     fetchable: bool
     """Whether the provider keeps the answers, and tells the usage of one whenever it is fetched."""

@@ -83,6 +83,7 @@ class OpenAIChat:
     name = "openai.chat"
     vendor = "openai"
     operation = "chat"
+    terminal_marks: tuple[bytes, ...] = (b"[DONE]",)
     path_suffixes: tuple[str, ...] = ("/chat/completions", "/agents/completions")
     fetchable = False
 

@@ -20,6 +20,7 @@ class _OpenAIMedia(OpenAIChat):
     __slots__ = ()
     name = "openai.media"
     operation = "generate_content"
+    terminal_marks: tuple[bytes, ...] = (b".completed", b".done")
     path_suffixes: tuple[str, ...] = (
         "/images/generations", "/images/edits", "/images/variations",
         "/audio/speech", "/audio/transcriptions", "/audio/translations",

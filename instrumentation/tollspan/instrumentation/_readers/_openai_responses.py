@@ -51,6 +51,7 @@ class _OpenAIResponses:
     name = "openai.responses"
     vendor = "openai"
     operation = "chat"
+    terminal_marks: tuple[bytes, ...] = (b"response.completed", b"response.incomplete", b"response.failed")
     path_suffixes: tuple[str, ...] = ("/responses", "/responses/compact")
     fetchable = True
 
