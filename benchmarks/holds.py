@@ -34,7 +34,7 @@ from tollspan.ledger import Entry, Ledger, Limit, PriceBook, load_settings, new_
 
 SHIM, DELAY = Path(__file__).with_name("slow_fsync.c"), "SLOW_FSYNC_US"
 FEW = 10_000
-ONE_AT_A_TIME = (Limit("one at a time", "", 0, "requests", 1),)
+ONE_AT_A_TIME = (Limit("one at a time", "", 0, "requests", 1, waits=True),)
 PATIENCE_S = 60
 
 
