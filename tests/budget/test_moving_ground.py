@@ -45,7 +45,8 @@ def test_a_limit_raised_in_this_process_lets_in_who_waits_here(calls, book, besi
         waiting = beside(calls.ask)
         until(lambda: in_line() == 1)
         book.override_budget(BudgetOverride(name="b", limit=USD, unit="USD"))
-        waiting.result(3)
+        record, _ = waiting.result(3)
+        assert record.held.limits[0].limit == USD
 
 
 @pytest.mark.parametrize(("code", "during"), [("5 USD / month", 0.15), ("0.05 USD / month", 0.15)])
@@ -105,7 +106,8 @@ def test_best_effort_sees_a_raised_limit_while_it_waits_for_a_window(calls, besi
         calls.spend(10_000)
         waiting = beside(calls.ask)
         set_elsewhere(USD)
-        waiting.result(5)
+        record, _ = waiting.result(5)
+        assert record.limits[0].limit == USD
 
 
 def test_best_effort_says_when_a_rolling_window_has_room(calls):

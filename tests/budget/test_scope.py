@@ -86,7 +86,8 @@ def test_the_service_of_a_resource_made_in_code(provider):
 def test_a_process_without_a_name_has_no_service(calls):
     """Where nobody named the service, a budget on services counts nothing."""
     with budget("0 USD", name="b", each="service"):
-        calls.ask()
+        record, _ = calls.ask()
+    assert record.limits == ()
 
 
 def test_inner_scopes_add_and_override():
