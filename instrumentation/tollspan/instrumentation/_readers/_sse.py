@@ -92,7 +92,7 @@ def events(stream: bytes) -> Iterator[dict[str, Any]]:
 def newest(stream: bytes, needle: bytes, *, start: int = 0) -> Iterator[dict[str, Any]]:
     """Give the JSON objects of those events that hold `needle` anywhere, last one first: no other is parsed.
 
-    `start` is where to stop looking; a negative one counts from the end.
+    A needle has no line feed: those end events. `start` is where to stop looking; a negative one counts from the end.
     """
     start = max(start + len(stream), 0) if start < 0 else start
     end = len(stream)
