@@ -181,7 +181,7 @@ class Rows:
 class NoUpkeep:
     """In place of the writer's upkeep, where only the writing is measured."""
 
-    def turn(self, *_):
+    def turn(self, **_):
         return None
 
 

@@ -45,9 +45,11 @@ class Entry:
     segment: Segment | None = field(default=None, init=False)
     error: Exception | None = field(default=None, init=False)
     row: Row = field(init=False)
+    is_urgent: bool = field(init=False)  # a budget counts it, and somebody may wait for what it gives back
 
     def __post_init__(self) -> None:
         self.row = to_row(self.event)
+        self.is_urgent = self.release is not None or bool(self.event.charges)
 
 
 @dataclass(frozen=True, slots=True)

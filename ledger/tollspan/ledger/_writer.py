@@ -88,7 +88,7 @@ class Writer:
         When this returns the event is in the journal, if there is one: the process may be killed from then on.
         """
         waiting = self._queue.put(entry)
-        if entry.release is not None or entry.event.charges:
+        if entry.is_urgent:
             self._urgent = True
             self._nudge()
         elif waiting and not waiting % WAKE_AT:
@@ -228,8 +228,10 @@ class Writer:
 
     def _nudge(self) -> None:
         if self._wake.locked():
-            with suppress(RuntimeError):  # another one was quicker
+            try:
                 self._wake.release()
+            except RuntimeError:
+                return  # another one was quicker
 
     # ---- the thread
 
