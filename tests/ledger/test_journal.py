@@ -410,9 +410,9 @@ def test_a_recovery_that_is_killed_is_done_again(ledger, moment):
             left_behind(ledger.path, Entry(event, settled.hold_id), a_beginning(), owner=holder.store.owner)
             with script(DIE_WITHIN, ledger.path, moment) as process:
                 assert process.wait(30) == -signal.SIGKILL
-        assert [e.event_type for e in ledger.events].count("commit") == 3
-        assert (ledger.spend_today(), ledger.verify()) == (pytest.approx(0.517), [])
-        assert ledger.balance(B) == Balance(40, 0, 40)
+            assert [e.event_type for e in ledger.events].count("commit") == 3
+            assert (ledger.spend_today(), ledger.verify()) == (pytest.approx(0.517), [])
+            assert ledger.balance(B) == Balance(40, 0, 40)
     assert files(ledger.path) == []
 
 
