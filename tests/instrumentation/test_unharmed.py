@@ -41,6 +41,7 @@ from tollspan.exporter import pipeline, use_pipeline
 from tollspan.instrumentation import CALL_SITES, INSTALLATION, instrument, sdk_version, uncovered, uninstrument
 from tollspan.instrumentation._readers import OPENAI_CHAT
 from tollspan.instrumentation._wires import WIRES
+from tollspan.instrumentation._wrappers import wrapper_for
 from tollspan.ledger import PriceBook, internal_errors
 
 USUAL = "x-local-provider"
@@ -212,14 +213,10 @@ def test_exceptions_are_those_of_the_sdk(provider, instrumented, *, fault, flavo
 
 def _targets():
     """Every patched attribute that this SDK has: its owner and its name."""
-    for site in CALL_SITES:
-        if site.module in sys.modules:
+    for target in (*CALL_SITES, *WIRES):
+        if target.module in sys.modules:
             with contextlib.suppress(AttributeError):
-                yield wrapt.resolve_path(sys.modules[site.module], site.name)[:2]
-    for wire in WIRES:
-        if wire.module in sys.modules:
-            for client in (wire.sync_client, wire.async_client):
-                yield getattr(sys.modules[wire.module], client), "send"
+                yield wrapt.resolve_path(sys.modules[target.module], target.name)[:2]
 
 
 def _looks(owner, name):
@@ -413,7 +410,7 @@ BUGS = {
     "the price": (PriceBook, "resolve"),
     "the start of the span": ("tollspan.instrumentation._call.start_span", None),
     "the end of the span": ("tollspan.instrumentation._call.describe_end", None),
-    "the tap": ("tollspan.instrumentation._wires._listen", None),
+    "the tap": ("tollspan.instrumentation._wires._exchange._listen", None),
 }
 
 
@@ -520,10 +517,13 @@ def test_those_who_wrapped_on_top_of_us_stay(provider, seen):
 def test_a_patch_that_fails_stops_no_other(provider, instrumented, monkeypatch):
     """A bug of ours while a row is put in place breaks neither the application's import nor the other rows."""
     monkeypatch.setattr(internal_errors, "raising", False)
-    monkeypatch.setattr("tollspan.instrumentation._patching.async_send_wrapper", _boom)
+    broken = CALL_SITES[1]
+    monkeypatch.setattr(
+        "tollspan.instrumentation._patching.wrapper_for", lambda site: _boom() if site is broken else wrapper_for(site)
+    )
     with instrumented() as seen, make_client(provider, "openai") as client:
         create(client, "chat")
         assert INSTALLATION.state[CALL_SITES[0]] == "in place"
-        assert INSTALLATION.state[WIRES[0]] == "unresolved" or WIRES[0].module not in sys.modules
+        assert INSTALLATION.state[broken] == "unresolved"
         assert seen.end.status == "ok"
     assert internal_errors.count >= 1

@@ -1,8 +1,8 @@
 """Instrumentation of the LLM SDKs: `instrument()` and `uninstrument()`; zero-code mode calls the same."""
 
-from ._calls import CALL_SITES, CallSite
 from ._instrumentor import TollspanInstrumentor, instrument, pre_instrument, uninstrument
 from ._patching import INSTALLATION, sdk_version
+from ._sites import CALL_SITES, CallSite
 from ._wires import uncovered
 
 __all__ = [

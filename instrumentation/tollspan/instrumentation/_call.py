@@ -38,35 +38,46 @@ _ADMITTED = Admission()
 
 
 class Expected:
-    """A call whose request is first seen on the wire: an SDK's helper that sends when it is entered."""
+    """Calls whose requests are first seen on the wire; `call` is the latest of them.
 
-    __slots__ = ("call", "in_force", "reader")
+    `reader` is the flavour's, where the path on the wire does not tell it; `vendor`, whom an unknown host is taken for.
+    """
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    __slots__ = ("call", "in_force", "reader", "vendor")
+
+    def __init__(self, reader: Reader | None, vendor: str | None = None) -> None:
+        self.reader, self.vendor = reader, vendor
         self.in_force = False
         self.call: Call | None = None
 
 
 class Call:
-    """A call in progress."""
+    """A call in progress.
+
+    `changeable` tells whether its request can still be changed. `sending` is True while a wire has its attempt: what
+    passes a second wire below the first, as where httpx sends by means of aiohttp, is the same attempt.
+    """
 
     __slots__ = (
-        "_answered", "_began", "_body", "_clampable", "_counted", "_error", "_json_error", "_line", "_origin",
-        "_settled", "_sink", "_status", "admission", "facts", "hide", "in_force", "reader", "record", "span", "waits",
+        "_answered", "_began", "_body", "_counted", "_error", "_headers", "_json_error", "_line",
+        "_origin", "_settled", "_sink", "_status", "admission", "changeable", "facts", "hide", "in_force",
+        "reader", "record", "sending", "span", "waits",
     )  # fmt: skip
 
-    def __init__(self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, clampable: bool) -> None:
+    def __init__(
+        self, line: Pipeline, reader: Reader, url: Any, facts: RequestFacts, *, vendor: str | None, changeable: bool
+    ) -> None:
         now = time.time()
         self._began = time.perf_counter()
-        self._line, self.reader, self.facts, self._clampable = line, reader, facts, clampable
-        self._origin = origin_of(url, reader.vendor, line.settings.providers)
+        self._line, self.reader, self.facts, self.changeable = line, reader, facts, changeable
+        self._origin = origin_of(url, vendor or reader.vendor, line.settings.providers)
         self._sink: Sink | None = None
         self._body: bytes | None = None
         self._status: int | None = None
         self._error: BaseException | None = None
         self.waits: Waits | None = None
-        self._settled = self._answered = self._json_error = self.hide = self.in_force = False
+        self._headers: Mapping[str, str] = {}
+        self._settled = self._answered = self._json_error = self.hide = self.in_force = self.sending = False
         self.admission = _ADMITTED
         self.record = CallRecord(
             call_id=new_call_id(now),
@@ -162,16 +173,18 @@ class Call:
         """The attempt got no answer."""
         self._error = error
 
-    def answered(self, status: int, body: bytes | None) -> None:
+    def answered(self, status: int, body: bytes | None, headers: Mapping[str, str] | None = None) -> None:
         """The attempt got an answer; `body` None where it is still to be streamed."""
         self._answered, self._status, self._body = True, status, body
+        if headers is not None and self.reader.header_names:
+            self._headers = {name: headers[name] for name in self.reader.header_names if name in headers}
 
-    def listen(self, status: int, *, is_json: bool = False) -> Sink:
+    def listen(self, status: int, headers: Mapping[str, str] | None = None, *, is_json: bool = False) -> Sink:
         """A sink for an answer that is still to be read; a good answer settles the call when it ends.
 
         `is_json` tells of an error that its body is declared to be JSON.
         """
-        self.answered(status, None)
+        self.answered(status, None, headers)
         if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
             if self.facts.stream:
@@ -183,6 +196,11 @@ class Call:
         else:
             self._sink, self._json_error = Sink(lambda _error, _left: None, lambda: None), is_json
         return self._sink
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a good answer has come, or the call is settled: what is sent after that is another call."""
+        return self._settled or (self._answered and (self._status or 0) < 400)  # noqa: PLR2004 - HTTP: below, no error
 
     # ---- afterwards
 
@@ -224,6 +242,7 @@ class Call:
         return self._intent_of(self.facts)
 
     def _intent_of(self, facts: RequestFacts) -> CallIntent:
+        clampable = self.changeable and facts.limitable
         return CallIntent(
             price=self._price(facts.model, facts.service_tier),
             input_tokens=facts.input_tokens_bound,
@@ -231,8 +250,8 @@ class Call:
             choices=facts.choices,
             unbounded=facts.unbounded,
             units=facts.find_units(),
-            clampable=self._clampable,
-            of_model=self._intent_of_model if self._clampable else None,
+            clampable=clampable,
+            of_model=self._intent_of_model if clampable and self.reader.names_model else None,
             learned=cache(partial(self._learned, facts.model)),
         )
 
@@ -342,7 +361,10 @@ class Call:
     def _read(self) -> ResponseFacts:
         # By what was asked and not by the content type: some servers send a stream as application/json.
         received = self._received()
-        return self.reader.stream(received) if self.facts.stream else self.reader.response(received)
+        facts = self.reader.stream(received) if self.facts.stream else self.reader.response(received)
+        if self._headers:
+            self.reader.take_headers(facts, self._headers)
+        return facts
 
     def _stream_ended(self, error: BaseException | None, left: bool) -> None:
         self._settle(partial(self._conclude_stream, error, left))

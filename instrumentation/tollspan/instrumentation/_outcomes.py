@@ -10,16 +10,20 @@ Outcome = Literal["billed", "unbilled", "unknown"]
 
 _NEVER_SENT = frozenset(
     {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "LocalProtocolError",
-        "InvalidURL",
-        "CookieConflict",
+        # httpx, httpx2, requests
+        "ConnectError", "ConnectTimeout", "CookieConflict", "InvalidURL", "LocalProtocolError", "PoolTimeout",
+        "ProxyError", "UnsupportedProtocol", "InvalidHeader", "InvalidSchema", "MissingSchema",
+        # urllib3, below requests and botocore
+        "ConnectTimeoutError", "LocationParseError", "NameResolutionError", "NewConnectionError",
+        # botocore
+        "EndpointConnectionError", "ProxyConnectionError",
+        # aiohttp
+        "ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError",
+        # TLS, below all of them
+        "SSLCertVerificationError",
     }
-)
+)  # fmt: skip
+_DEPTH = 6
 _UNKNOWN_4XX = frozenset({408, 499})
 _OWN_ERRORS = frozenset({500, 503, 529})
 _SERVER_ERROR = 500
@@ -36,8 +40,17 @@ def of_status(status: int, *, provider_error: bool) -> Outcome:
 
 
 def of_exception(error: BaseException) -> Outcome:
-    """Judge an attempt that got no answer, by the class names of its exception (httpx and httpx2 share them)."""
-    return "unbilled" if any(c.__name__ in _NEVER_SENT for c in type(error).__mro__) else "unknown"
+    """Judge an attempt that got no answer, by the class names of its exception and of those that it stands for."""
+    inner: object = error
+    for _ in range(_DEPTH):
+        if not isinstance(inner, BaseException):
+            break
+        if any(c.__name__ in _NEVER_SENT for c in type(inner).__mro__):
+            return "unbilled"
+        # requests has urllib3's error as its argument, and that one the reason; others chain them.
+        below = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        inner = below if isinstance(below, BaseException) else inner.__cause__
+    return "unknown"
 
 
 def of_unseen(error: BaseException) -> Outcome:

@@ -16,8 +16,8 @@ import wrapt
 
 from tollspan.ledger import internal_errors
 
-from ._calls import CALL_SITES, CallSite
-from ._wires import WIRES, Wire, async_send_wrapper, send_wrapper
+from ._sites import CALL_SITES, CallSite
+from ._wires import WIRES, Wire
 from ._wrappers import Wrapper, wrapper_for
 
 _log = logging.getLogger("tollspan.instrumentation")
@@ -93,18 +93,16 @@ class Installation:
                         self._put_in_place(target, module)
 
     def _put_in_place(self, target: CallSite | Wire, module: ModuleType) -> None:
-        if isinstance(target, CallSite):
-            self._note(target, self._patch(module, target.name, wrapper_for(target)), target.name)
-            return
-        sync = self._patch(module, f"{target.sync_client}.send", send_wrapper(module))
-        both = self._patch(module, f"{target.async_client}.send", async_send_wrapper(module)) and sync
-        self._note(target, both, target.module)
+        wrapper = wrapper_for(target) if isinstance(target, CallSite) else target.maker(module)
+        self._note(target, done=self._patch(module, target.name, wrapper))
 
-    def _note(self, target: CallSite | Wire, done: bool, name: str) -> None:
+    def _note(self, target: CallSite | Wire, *, done: bool) -> None:
         self.state[target] = "in place" if done else "unresolved"
-        if not done and not (isinstance(target, CallSite) and _older(target)):
+        if not done and not (isinstance(target, CallSite) and _is_out_of_range(target)):
             _log.warning(
-                "%s.%s is not there: this version of it is not covered; see `tollspan doctor`", target.module, name
+                "%s.%s is not there: this version of it is not covered; see `tollspan doctor`",
+                target.module,
+                target.name,
             )
 
     def _patch(self, module: ModuleType, name: str, wrapper: Wrapper) -> bool:
@@ -128,10 +126,14 @@ def sdk_version(name: str) -> str | None:
         return None
 
 
-def _older(site: CallSite) -> bool:
-    """Whether the installed SDK is older than the method is expected to be."""
+def _is_out_of_range(site: CallSite) -> bool:
+    """Whether the installed SDK is older than the method is expected to be, or so new that it is gone."""
     installed = sdk_version(site.sdk)
-    return installed is not None and _numbers(installed) < _numbers(site.since)
+    if installed is None:
+        return False
+    return _numbers(installed) < _numbers(site.since) or (
+        site.until is not None and _numbers(installed) >= _numbers(site.until)
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

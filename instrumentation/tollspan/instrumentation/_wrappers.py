@@ -1,7 +1,7 @@
 """What stands around an SDK's method: open the call, let the SDK work, close the call. Results pass untouched."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any
 
 from opentelemetry.context import attach, detach, get_current
@@ -11,34 +11,50 @@ from tollspan.exporter import CURRENT, pipeline
 from tollspan.ledger import internal_errors
 
 from ._call import Call, Expected, current
-from ._calls import CallSite
 from ._readers import Reader
 from ._refusals import AttemptRefused
+from ._sites import CallSite
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def wrapper_for(site: CallSite) -> Wrapper:
     """The wrapper of a call site, for wrapt."""
-    makers = {"call": _call, "async call": _async_call, "enter": _enter, "async enter": _async_enter}
+    makers = {"call": _call, "async call": _async_call, "sends": _sends, "async sends": _async_sends}
     return makers[site.kind](site)
 
 
-def open_call(reader: Reader, url: Any, arguments: Mapping[str, Any], *, clampable: bool) -> Call | None:
+def open_call(
+    reader: Reader, url: Any, arguments: Mapping[str, Any], path: str, *, vendor: str | None, changeable: bool
+) -> Call | None:
     """A new call to the host of `url`; None where something of ours went wrong: then the SDK works as without us."""
     with internal_errors:
-        return Call(pipeline(), reader, url, reader.request(arguments), clampable=clampable)
+        return Call(pipeline(), reader, url, reader.request(arguments, path), vendor=vendor, changeable=changeable)
     return None
 
 
-def _open(site: CallSite, resource: Any, arguments: Mapping[str, Any]) -> Call | None:
-    """A new call of a method of an SDK's resource; None inside of another call, and where something went wrong."""
-    if current() is not None:
+def _open(site: CallSite, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    """A new call of a method of an SDK; None inside of another call, and where something went wrong."""
+    if current() is not None or site.reader is None:
         return None
     with internal_errors:
-        # Where the client sends its requests: every resource of these SDKs has it, and nothing public tells it.
-        return open_call(site.reader, resource._client.base_url, arguments, clampable=site.clampable)  # noqa: SLF001
+        form = site.form
+        body = form.body(args, kwargs)
+        if body is not None:
+            url, path = form.url(instance), form.path(args, kwargs)
+            return open_call(site.reader, url, body, path, vendor=site.vendor, changeable=True)
     return None
+
+
+def _prepared(
+    site: CallSite, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with what admission and accounting need changed in them."""
+    with internal_errors:
+        body = site.form.body(args, kwargs)
+        if body is not None and (changed := call.prepared(body)) is not body:
+            return site.form.put(args, kwargs, changed)
+    return args, kwargs
 
 
 class InForce:
@@ -81,11 +97,11 @@ class InForce:
 
 def _call(site: CallSite) -> Wrapper:
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = _open(site, instance, kwargs)
+        call = _open(site, instance, args, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
         call.admit()
-        kwargs = call.prepared(kwargs)
+        args, kwargs = _prepared(site, call, args, kwargs)
         with InForce(call):
             result = wrapped(*args, **kwargs)
         call.returned(result)
@@ -98,11 +114,11 @@ def _async_call(site: CallSite) -> Wrapper:
     async def wrapper(
         wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = _open(site, instance, kwargs)
+        call = _open(site, instance, args, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
         await call.aadmit()
-        kwargs = call.prepared(kwargs)
+        args, kwargs = _prepared(site, call, args, kwargs)
         with InForce(call):
             result = await wrapped(*args, **kwargs)
         call.returned(result)
@@ -111,31 +127,117 @@ def _async_call(site: CallSite) -> Wrapper:
     return wrapper
 
 
-def _enter(site: CallSite) -> Wrapper:
-    def wrapper(wrapped: Callable[..., Any], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _sends(site: CallSite) -> Wrapper:
+    def wrapper(wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if current() is not None:
             return wrapped(*args, **kwargs)
-        expected = Expected(site.reader)
+        expected = Expected(site.reader, site.vendor)
         with InForce(expected):
             result = wrapped(*args, **kwargs)
-        if expected.call is not None:
-            expected.call.returned(result)
-        return result
+        return _sent(expected, result)
 
     return wrapper
 
 
-def _async_enter(site: CallSite) -> Wrapper:
+def _async_sends(site: CallSite) -> Wrapper:
     async def wrapper(
-        wrapped: Callable[..., Awaitable[Any]], _manager: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        wrapped: Callable[..., Awaitable[Any]], _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if current() is not None:
             return await wrapped(*args, **kwargs)
-        expected = Expected(site.reader)
+        expected = Expected(site.reader, site.vendor)
         with InForce(expected):
             result = await wrapped(*args, **kwargs)
-        if expected.call is not None:
-            expected.call.returned(result)
-        return result
+        return _sent(expected, result)
 
     return wrapper
+
+
+def _sent(expected: Expected, result: Any) -> Any:
+    """What a method that sends gives back: as it is; or, a generator of the SDK's, one that sends in our name."""
+    if expected.call is not None:
+        expected.call.returned(result)
+    if type(result) is GeneratorType:
+        return _stepped(result, expected)
+    if type(result) is AsyncGeneratorType:
+        return _astepped(result, expected)
+    return result
+
+
+class _Step:
+    """While a generator runs, what it sends is ours; its consumer's context stays as it is.
+
+    Most of its steps only read on: so there is no span to make current here, and an error is the tap's to see.
+    """
+
+    __slots__ = ("_before", "_expected")
+
+    def __init__(self, expected: Expected) -> None:
+        self._expected = expected
+
+    def __enter__(self) -> None:
+        self._before = CURRENT.get()
+        self._expected.in_force = True
+        CURRENT.set(self._expected)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._expected.in_force = False
+        CURRENT.set(self._before)
+        if isinstance(error, AttemptRefused):
+            raise error.refusal from error.__cause__
+
+
+def _at_step(expected: Expected) -> InForce | _Step:
+    return InForce(expected) if expected.call is None and current() is None else _Step(expected)
+
+
+def _stepped(steps: Generator[Any, Any, Any], expected: Expected) -> Generator[Any, Any, Any]:
+    """The same generator, with the expected calls in force at each of its steps."""
+    step: Callable[[Any], Any] = steps.send
+    value: Any = None
+    while True:
+        with _at_step(expected):
+            try:
+                item = step(value)
+            except StopIteration as end:
+                item, over = end.value, True
+            else:
+                over = False
+        if over:
+            _read(expected)
+            return item
+        try:
+            step, value = steps.send, (yield item)
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - what is thrown in is the generator's to handle
+            step, value = steps.throw, error
+
+
+async def _astepped(steps: AsyncGenerator[Any, Any], expected: Expected) -> AsyncGenerator[Any, Any]:
+    """As _stepped, of an async generator."""
+    step: Callable[[Any], Awaitable[Any]] = steps.asend
+    value: Any = None
+    while True:
+        with _at_step(expected):
+            try:
+                item = await step(value)
+            except StopAsyncIteration:
+                break
+        try:
+            step, value = steps.asend, (yield item)
+        except GeneratorExit:
+            await steps.aclose()
+            raise
+        except BaseException as error:  # noqa: BLE001 - what is thrown in is the generator's to handle
+            step, value = steps.athrow, error
+    _read(expected)
+
+
+def _read(expected: Expected) -> None:
+    """A generator has come to its end: what it sent last and read whole is settled, too."""
+    if expected.call is not None:
+        expected.call.returned(None)

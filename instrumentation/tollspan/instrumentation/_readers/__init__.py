@@ -3,22 +3,40 @@
 No SDK, HTTP library or OpenTelemetry is imported here. A new flavour is one module and one entry in `READERS`.
 """
 
+from functools import lru_cache
+
 from tollspan.instrumentation._readers._anthropic_messages import ANTHROPIC_MESSAGES
-from tollspan.instrumentation._readers._facts import Reader, RequestFacts, ResponseFacts
-from tollspan.instrumentation._readers._openai_chat import OPENAI_CHAT
+from tollspan.instrumentation._readers._batches import BATCH_FETCHES
+from tollspan.instrumentation._readers._bedrock import BEDROCK, BEDROCK_FETCHES
+from tollspan.instrumentation._readers._cohere import COHERE, COHERE_FETCHES
+from tollspan.instrumentation._readers._dashscope import DASHSCOPE, DASHSCOPE_FETCHES
+from tollspan.instrumentation._readers._facts import Fetch, Flavour, Reader, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._free import FREE, FREE_FETCHES
+from tollspan.instrumentation._readers._gemini import GEMINI, GEMINI_FETCHES
+from tollspan.instrumentation._readers._huggingface import HUGGINGFACE, HUGGINGFACE_FETCHES
+from tollspan.instrumentation._readers._mistral import MISTRAL, MISTRAL_FETCHES
+from tollspan.instrumentation._readers._ollama import OLLAMA, OLLAMA_FETCHES
+from tollspan.instrumentation._readers._openai_chat import OPENAI_CHAT, TELLING_CHAT
 from tollspan.instrumentation._readers._openai_completions import OPENAI_COMPLETIONS
 from tollspan.instrumentation._readers._openai_embeddings import OPENAI_EMBEDDINGS
 from tollspan.instrumentation._readers._openai_media import OPENAI_MEDIA
 from tollspan.instrumentation._readers._openai_responses import OPENAI_RESPONSES
+from tollspan.instrumentation._readers._replicate import REPLICATE, REPLICATE_FETCHES
+from tollspan.instrumentation._readers._voyage import VOYAGE, VOYAGE_FETCHES
+from tollspan.instrumentation._readers._watsonx import WATSONX, WATSONX_FETCHES
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
+    "FETCHES",
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
     "OPENAI_EMBEDDINGS",
     "OPENAI_MEDIA",
     "OPENAI_RESPONSES",
     "READERS",
+    "TELLING_CHAT",
+    "Fetch",
+    "Flavour",
     "Reader",
     "RequestFacts",
     "ResponseFacts",
@@ -33,12 +51,41 @@ READERS: tuple[Reader, ...] = (
     OPENAI_EMBEDDINGS,
     OPENAI_COMPLETIONS,
     OPENAI_MEDIA,
+    *GEMINI,
+    *BEDROCK,
+    *DASHSCOPE,
+    *COHERE,
+    *OLLAMA,
+    *MISTRAL,
+    *VOYAGE,
+    *REPLICATE,
+    *HUGGINGFACE,
+    *WATSONX,
+    *FREE,
 )
+
+FETCHES: tuple[Fetch, ...] = (
+    Fetch(r".*/responses/[^/]+/?", OPENAI_RESPONSES, lambda body: (OPENAI_RESPONSES.stream(body),)),
+    *BATCH_FETCHES,
+    *GEMINI_FETCHES,
+    *BEDROCK_FETCHES,
+    *DASHSCOPE_FETCHES,
+    *COHERE_FETCHES,
+    *OLLAMA_FETCHES,
+    *MISTRAL_FETCHES,
+    *VOYAGE_FETCHES,
+    *REPLICATE_FETCHES,
+    *HUGGINGFACE_FETCHES,
+    *WATSONX_FETCHES,
+    *FREE_FETCHES,
+)
+"""In this order."""
 
 # Whole paths that are too general to be told by their end: OpenAI's `/threads/{id}/messages` ends in one of them too.
 _WHOLE_PATHS: dict[str, Reader] = {"/messages": ANTHROPIC_MESSAGES}
 
 
+@lru_cache(maxsize=512)
 def reader_for_path(path: str) -> Reader | None:
     """Find the reader of the flavour that POST requests to this URL path speak, or None.
 

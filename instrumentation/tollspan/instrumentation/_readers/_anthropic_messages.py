@@ -6,7 +6,7 @@ from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
 
 # Anthropic's guide "Vision": an image is scaled down to at most 4,784 tokens on the newest models, 1,600 on others.
 IMAGE_TOKENS = 5_000
@@ -36,18 +36,16 @@ _ATTEMPTS = ("message", "fallback_message")
 _TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
-class _AnthropicMessages:
+class _AnthropicMessages(Flavour):
     """`POST .../v1/messages`."""
 
     __slots__ = ()
     name = "anthropic.messages"
     vendor = "anthropic"
-    operation = "chat"
     terminal_marks: tuple[bytes, ...] = (b"message_stop",)
     path_suffixes: tuple[str, ...] = ("/v1/messages",)
-    fetchable = False
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`."""
         asked = bounds.effective(body)
         return RequestFacts(
@@ -57,6 +55,7 @@ class _AnthropicMessages:
             max_output_tokens=sse.count(asked.get("max_tokens")),
             service_tier=_tier(asked),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
+            limitable=True,
         )
 
     def response(self, body: bytes) -> ResponseFacts:
@@ -105,10 +104,6 @@ class _AnthropicMessages:
             enough = budget >= _FEWEST_THINKING_TOKENS
             changes["thinking"] = {**thinking, "budget_tokens": budget} if enough else {"type": "disabled"}
         return bounds.placed(arguments, changes)
-
-    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 (the protocol's)
-        """See `Reader.with_usage_asked`: a stream of this flavour always reports its usage."""
-        return None
 
 
 ANTHROPIC_MESSAGES = _AnthropicMessages()

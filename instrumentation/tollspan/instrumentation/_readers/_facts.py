@@ -1,6 +1,6 @@
 """What a reader tells of a request and of its answer, in the same words for every API flavour."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ class RequestFacts:
     attempt may bill. `attributes` are request attributes of the OpenTelemetry GenAI conventions. `measure` walks the
     whole request, which only a budget or an estimate needs: it is called when one of its two answers is asked for.
     `find_units` names what the call uses besides text, which has to have a price of its own. `priced` is False where
-    no price of tokens says anything of the bill.
+    no price of tokens says anything of the bill. `limitable` tells whether the flavour's `with_output_limit` can bound
+    this request's output.
     """
 
     measure: Callable[[], InputBound]
@@ -28,6 +29,7 @@ class RequestFacts:
     service_tier: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     priced: bool = True
+    limitable: bool = False
     find_units: Callable[[], tuple[str, ...]] = tuple
     _measured: InputBound | None = field(default=None, init=False)
 
@@ -74,7 +76,10 @@ class ResponseFacts:
 
 
 class Reader(Protocol):
-    """One API flavour on the wire. All methods are pure, and none raises for any input of the declared types."""
+    """One API flavour on the wire. All methods are pure, and none raises for any input of the declared types.
+
+    `Flavour` has what most of them answer.
+    """
 
     name: str
     """The flavour: `openai.chat`, `openai.responses`, `anthropic.messages`."""
@@ -83,14 +88,23 @@ class Reader(Protocol):
     operation: str
     """`gen_ai.operation.name` of its calls."""
     path_suffixes: tuple[str, ...]
+    """How the URL paths of its POST requests end."""
+    asked_keys: frozenset[str]
+    """One of these stands in the JSON body of each request: other services have paths that end alike. Empty: any."""
     terminal_marks: tuple[bytes, ...]
     """What stands in the terminal event of a stream, and seldom elsewhere: only then `is_complete` is asked."""
-    """How the URL paths of its POST requests end."""
+    header_names: tuple[str, ...]
+    """The headers of an answer that `take_headers` wants to see, in lower case."""
     fetchable: bool
     """Whether the provider keeps the answers, and tells the usage of one whenever it is fetched."""
+    names_model: bool
+    """Whether the model stands in the body, under `model`, where a cheaper one can take its place."""
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
-        """Facts of a request, from its JSON body or from an SDK's keyword arguments of the same shape."""
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
+        """Facts of a request, from its JSON body or from an SDK's keyword arguments of the same shape.
+
+        `path` is the URL's, which in some flavours tells the model and whether the answer is a stream.
+        """
         ...
 
     def response(self, body: bytes) -> ResponseFacts:
@@ -99,6 +113,10 @@ class Reader(Protocol):
 
     def stream(self, received: bytes) -> ResponseFacts:
         """Facts of a stream, from the bytes received of it (whole, cut anywhere, or without some of its middle)."""
+        ...
+
+    def take_headers(self, facts: ResponseFacts, headers: Mapping[str, str]) -> None:
+        """Complete the facts of an answer by those of its headers that `header_names` names; keys in lower case."""
         ...
 
     def is_complete(self, tail: bytes) -> bool:
@@ -112,3 +130,44 @@ class Reader(Protocol):
     def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """The keyword arguments to change so that a stream reports its usage; None where it will without."""
         ...
+
+
+class Flavour:
+    """What most readers answer: nothing to limit, nothing to ask for, nothing in headers, nothing kept."""
+
+    __slots__ = ()
+    operation = "chat"
+    asked_keys: frozenset[str] = frozenset({"input", "messages", "model", "prompt"})
+    terminal_marks: tuple[bytes, ...] = ()
+    header_names: tuple[str, ...] = ()
+    fetchable = False
+    names_model = True
+
+    def take_headers(self, facts: ResponseFacts, headers: Mapping[str, str]) -> None:
+        """See `Reader.take_headers`."""
+
+    def is_complete(self, tail: bytes) -> bool:
+        """See `Reader.is_complete`."""
+        return False
+
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """See `Reader.with_output_limit`: nothing limits it."""
+        return {}
+
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `Reader.with_usage_asked`: every answer of this flavour tells its usage, or none does."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Answers at a GET endpoint, whose URL path matches `path` as a whole.
+
+    `read` gives the facts of those that are complete: with usage or a stated cost, the provider's id, and the time at
+    which it began (`created`, which is the same at each fetch). `service_tier` is one that holds for all of them.
+    """
+
+    path: str
+    reader: Reader
+    read: Callable[[bytes], Iterable[ResponseFacts]]
+    service_tier: str | None = None

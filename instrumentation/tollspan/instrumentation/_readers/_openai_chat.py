@@ -9,7 +9,7 @@ from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
@@ -76,18 +76,16 @@ _PATCH_TOKENS = 2.46
 _FOREIGN_IMAGE_TOKENS = 8_500
 
 
-class OpenAIChat:
+class OpenAIChat(Flavour):
     """`POST .../chat/completions`; also Azure, Groq, Mistral, DeepSeek, OpenRouter, vLLM and their like."""
 
     __slots__ = ()
     name = "openai.chat"
     vendor = "openai"
-    operation = "chat"
     terminal_marks: tuple[bytes, ...] = (b"[DONE]",)
     path_suffixes: tuple[str, ...] = ("/chat/completions", "/agents/completions")
-    fetchable = False
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`."""
         asked = bounds.effective(body)
         model = sse.text(asked.get("model"))
@@ -100,6 +98,7 @@ class OpenAIChat:
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
             find_units=partial(_spoken_units, asked),
+            limitable=True,
         )
 
     def response(self, body: bytes) -> ResponseFacts:
@@ -147,6 +146,19 @@ class OpenAIChat:
 
 
 OPENAI_CHAT = OpenAIChat()
+
+
+class _TellingChat(OpenAIChat):
+    """The same of vendors whose streams tell their usage unasked, and whose SDKs do not take `stream_options`."""
+
+    __slots__ = ()
+
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `Reader.with_usage_asked`."""
+        return None
+
+
+TELLING_CHAT = _TellingChat()
 
 
 def _input_bound(asked: Mapping[str, Any], model: str | None) -> InputBound:

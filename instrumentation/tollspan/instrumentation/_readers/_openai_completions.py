@@ -19,9 +19,8 @@ class _OpenAICompletions(OpenAIChat):
     name = "openai.completions"
     operation = "text_completion"
     path_suffixes: tuple[str, ...] = ("/completions",)
-    fetchable = False
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`. Each prompt has its own outputs, and `best_of` generates more than are shown."""
         facts = super().request(body)
         asked = bounds.effective(body)

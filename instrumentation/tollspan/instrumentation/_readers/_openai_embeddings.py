@@ -17,9 +17,8 @@ class _OpenAIEmbeddings(OpenAIChat):
     name = "openai.embeddings"
     operation = "embeddings"
     path_suffixes: tuple[str, ...] = ("/embeddings",)
-    fetchable = False
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`. There is no output to bound."""
         asked = bounds.effective(body)
         attributes = {}
@@ -40,7 +39,7 @@ class _OpenAIEmbeddings(OpenAIChat):
             facts.usage = None if total is None else {"tokens_in": total, "tokens_out": 0}
         return facts
 
-    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:  # noqa: ARG002 - the protocol's
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """See `Reader.with_output_limit`: nothing limits what is not there."""
         return {}
 

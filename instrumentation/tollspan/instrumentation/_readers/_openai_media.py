@@ -25,9 +25,8 @@ class _OpenAIMedia(OpenAIChat):
         "/images/generations", "/images/edits", "/images/variations",
         "/audio/speech", "/audio/transcriptions", "/audio/translations",
     )  # fmt: skip
-    fetchable = False
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`. A form, as of a transcription, tells not even its model."""
         asked = bounds.effective(body)
         return RequestFacts(
@@ -55,11 +54,11 @@ class _OpenAIMedia(OpenAIChat):
         """See `Reader.is_complete`."""
         return _terminal(sse.normal(tail)) is not None
 
-    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:  # noqa: ARG002 - the protocol's
+    def with_output_limit(self, arguments: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """See `Reader.with_output_limit`: nothing limits it."""
         return {}
 
-    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 - the protocol's
+    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """See `Reader.with_usage_asked`."""
         return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._facts import InputBound, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
 from tollspan.instrumentation._readers._openai_chat import MEDIA as CHAT_MEDIA
 from tollspan.instrumentation._readers._openai_chat import cost_of, file_bound, image_tokens
 
@@ -44,18 +44,17 @@ _PARTS: sse.Parts = (
 )
 
 
-class _OpenAIResponses:
+class _OpenAIResponses(Flavour):
     """`POST .../responses`, and `.../responses/compact`, which takes the same input and no maximum."""
 
     __slots__ = ()
     name = "openai.responses"
     vendor = "openai"
-    operation = "chat"
     terminal_marks: tuple[bytes, ...] = (b"response.completed", b"response.incomplete", b"response.failed")
     path_suffixes: tuple[str, ...] = ("/responses", "/responses/compact")
     fetchable = True
 
-    def request(self, body: Mapping[str, Any]) -> RequestFacts:
+    def request(self, body: Mapping[str, Any], path: str = "") -> RequestFacts:
         """See `Reader.request`."""
         asked = bounds.effective(body)
         return RequestFacts(
@@ -65,6 +64,7 @@ class _OpenAIResponses:
             max_output_tokens=sse.count(asked.get("max_output_tokens")),
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
+            limitable=not path.endswith("/compact"),
         )
 
     def response(self, body: bytes) -> ResponseFacts:
@@ -97,10 +97,6 @@ class _OpenAIResponses:
         """See `Reader.with_output_limit`. Never below `FEWEST_OUTPUT_TOKENS`, which the API would refuse."""
         limit = bounds.limited(bounds.effective(arguments), "max_output_tokens", max(tokens, FEWEST_OUTPUT_TOKENS))
         return bounds.placed(arguments, {"max_output_tokens": limit})
-
-    def with_usage_asked(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 (the protocol's)
-        """See `Reader.with_usage_asked`: a stream of this flavour always reports its usage."""
-        return None
 
 
 OPENAI_RESPONSES = _OpenAIResponses()

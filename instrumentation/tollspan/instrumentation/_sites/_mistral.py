@@ -1,0 +1,5 @@
+"""mistralai."""
+
+from tollspan.instrumentation._sites._site import CallSite
+
+MISTRAL: tuple[CallSite, ...] = ()

@@ -1,0 +1,5 @@
+"""ollama."""
+
+from tollspan.instrumentation._sites._site import CallSite
+
+OLLAMA: tuple[CallSite, ...] = ()

@@ -1,0 +1,5 @@
+"""together."""
+
+from tollspan.instrumentation._sites._site import CallSite
+
+TOGETHER: tuple[CallSite, ...] = ()

@@ -1,0 +1,5 @@
+"""voyageai."""
+
+from tollspan.instrumentation._sites._site import CallSite
+
+VOYAGE: tuple[CallSite, ...] = ()

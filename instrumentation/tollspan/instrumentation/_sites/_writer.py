@@ -1,0 +1,5 @@
+"""Writer's writer-sdk."""
+
+from tollspan.instrumentation._sites._site import CallSite
+
+WRITER: tuple[CallSite, ...] = ()

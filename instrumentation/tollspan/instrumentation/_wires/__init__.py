@@ -1,0 +1,39 @@
+"""Wires: one small module for each HTTP library, over one way that every attempt takes.
+
+Each wraps the method through which all requests of its library pass, most often a public one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from tollspan.instrumentation._wires._aiohttp import leave_wrapper, request_wrapper
+from tollspan.instrumentation._wires._botocore import http_session_send_wrapper
+from tollspan.instrumentation._wires._exchange import uncovered
+from tollspan.instrumentation._wires._httpx import async_send_wrapper, send_wrapper
+from tollspan.instrumentation._wires._requests import session_send_wrapper
+from tollspan.instrumentation._wrappers import Wrapper
+
+__all__ = ["WIRES", "Wire", "uncovered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One method of an HTTP library. `maker` gives its wrapper, once the library is imported."""
+
+    module: str
+    name: str
+    maker: Callable[[ModuleType], Wrapper]
+
+
+WIRES = (
+    Wire("httpx2", "Client.send", send_wrapper),
+    Wire("httpx2", "AsyncClient.send", async_send_wrapper),
+    Wire("httpx", "Client.send", send_wrapper),
+    Wire("httpx", "AsyncClient.send", async_send_wrapper),
+    Wire("requests.sessions", "Session.send", session_send_wrapper),
+    Wire("aiohttp.client", "ClientSession._request", request_wrapper),
+    Wire("aiohttp.client_reqrep", "ClientResponse.close", leave_wrapper),
+    Wire("aiohttp.client_reqrep", "ClientResponse.release", leave_wrapper),
+    Wire("botocore.httpsession", "URLLib3Session.send", http_session_send_wrapper),
+)

@@ -1,0 +1,88 @@
+"""What requests and botocore have in common: the body of a streamed answer is urllib3's, and is tapped there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import wrapt
+
+from tollspan.instrumentation._tap import HideUsage, Sink
+
+
+class RawTap(wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """An urllib3 response that a sink listens to."""
+
+    def __init__(self, raw: Any, sink: Sink, hide: HideUsage | None) -> None:
+        super().__init__(raw)
+        self._self_sink = sink
+        self._self_hide = hide
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        """The body, piece by piece."""
+        sink, hide = self._self_sink, self._self_hide
+        try:
+            for chunk in self.__wrapped__.stream(*args, **kwargs):
+                sink.take(chunk)
+                if hide is None:
+                    yield chunk
+                elif shown := hide(chunk):
+                    yield shown
+            if hide is not None and (rest := hide.rest()):
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            sink.end(error)
+            raise
+        sink.end()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._heard(iter(self.__wrapped__))
+
+    def _heard(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            for piece in pieces:
+                self._self_sink.take(piece)
+                yield piece
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._self_sink.end(error)
+            raise
+        self._self_sink.end()
+
+    def read(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
+        """A part of the body, or all that is left."""
+        return self._taken(self.__wrapped__.read, amt, *args, **kwargs)
+
+    def read1(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
+        """What is there of the body."""
+        return self._taken(self.__wrapped__.read1, amt, *args, **kwargs)
+
+    def _taken(self, read: Any, amt: int | None, *args: Any, **kwargs: Any) -> bytes:
+        sink = self._self_sink
+        try:
+            data: bytes = read(amt, *args, **kwargs)
+        except BaseException as error:
+            sink.end(error)
+            raise
+        if data:
+            sink.take(data)
+        if amt is None or amt < 0 or (amt and not data):
+            sink.end()
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """A part of the body, into a buffer."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Let go of the connection; before the end, that cuts the answer."""
+        try:
+            self.__wrapped__.close()
+        finally:
+            self._self_sink.end(left=True)
+
+    def __del__(self) -> None:
+        self._self_sink.abandon()

@@ -1,0 +1,47 @@
+"""Each SDK against a local server that speaks its provider's wire format; a ledger of its own for each test."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# What the tests of the instrumentation know of spans and ledger.
+sys.path.append(str(Path(__file__).parent.parent / "instrumentation"))
+
+from seeing import instrumenting, restart
+from wire_server import WireServer
+
+from tollspan.ledger import internal_errors
+
+
+def pytest_generate_tests(metafunc):
+    """A test that takes a case runs with each case of its module."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", [pytest.param(case, id=case.id) for case in metafunc.module.CASES])
+
+
+@pytest.fixture
+def server():
+    """A provider that answers what the test tells it to."""
+    with WireServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def ledger_path(tmp_path, monkeypatch):
+    """A ledger that nobody else has, in memory where the system has room there; nothing stays instrumented."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        monkeypatch.setenv("TOLLSPAN_LEDGER", f"sqlite:///{folder}/ledger.db")
+        monkeypatch.setattr(internal_errors, "count", 0)
+        restart()
+        yield Path(folder) / "ledger.db"
+        restart()
+
+
+@pytest.fixture
+def instrumented():
+    """Instruments while its block runs, with a TracerProvider of its own."""
+    return instrumenting
