@@ -54,8 +54,8 @@ class Expected:
 class Call:
     """A call in progress.
 
-    `changeable` tells whether its request can still be changed. `sending` is True while a wire has its attempt: what
-    passes a second wire below the first, as where httpx sends by means of aiohttp, is the same attempt.
+    `changeable` tells whether its request can still be changed. `sending` is the wire that has its attempt now: what
+    passes another wire below that one, as where httpx sends by means of aiohttp, is the same attempt.
     """
 
     __slots__ = (
@@ -77,7 +77,8 @@ class Call:
         self._error: BaseException | None = None
         self.waits: Waits | None = None
         self._headers: Mapping[str, str] = {}
-        self._settled = self._answered = self._json_error = self.hide = self.in_force = self.sending = False
+        self._settled = self._answered = self._json_error = self.hide = self.in_force = False
+        self.sending: object = None
         self.admission = _ADMITTED
         self.record = CallRecord(
             call_id=new_call_id(now),

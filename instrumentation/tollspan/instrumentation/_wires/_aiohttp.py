@@ -48,6 +48,8 @@ def _body(kwargs: dict[str, Any]) -> bytes | None:
 class _Aiohttp:
     """See `AsyncLibrary`."""
 
+    is_async = True
+
     def method(self, request: _Asked) -> str:
         """See `Library.method`."""
         return request.method

@@ -39,6 +39,9 @@ _FIRST_SERVER_ERROR = 500
 class Library(Protocol):
     """What there is to know of an HTTP library's requests and answers."""
 
+    is_async: bool
+    """Whether it awaits: then one method of an SDK may send several requests at a time."""
+
     def method(self, request: Any) -> str:
         """The HTTP method, in upper case."""
         ...
@@ -110,7 +113,7 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
         response = send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
     call, is_new = _call_for(library, reader, request)
-    if call is None or call.sending:
+    if call is None or call.sending is not None:
         return send(request)
     if is_new:
         _admit_new(call)
@@ -120,14 +123,14 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
     own = current() is None
     with InForce(call) if own else nullcontext():
         while True:
-            call.sending = True
+            call.sending = library
             try:
                 response = send(request)
             except BaseException as error:
                 call.broke(error)
                 raise
             finally:
-                call.sending = False
+                call.sending = None
             if waits is None or not _waited(waits, library, call, request, response):
                 break
             call.before_attempt(_size(library, request))
@@ -143,7 +146,7 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
         response = await send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
     call, is_new = _call_for(library, reader, request)
-    if call is None or call.sending:
+    if call is None or call.sending is not None:
         return await send(request)
     if is_new:
         await _aadmit_new(call)
@@ -153,14 +156,14 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
     own = current() is None
     with InForce(call) if own else nullcontext():
         while True:
-            call.sending = True
+            call.sending = library
             try:
                 response = await send(request)
             except BaseException as error:
                 call.broke(error)
                 raise
             finally:
-                call.sending = False
+                call.sending = None
             if waits is None or not await _awaited(waits, library, call, request, response):
                 break
             await call.abefore_attempt(_size(library, request))
@@ -176,9 +179,11 @@ def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | No
     if isinstance(here, Call):
         return here, False
     if here is not None and here.call is not None:
-        if not here.call.is_over:
+        beside = library.is_async and here.call.sending is library
+        if not here.call.is_over and not beside:
             return here.call, False
-        here.call.returned(None)
+        if not beside:
+            here.call.returned(None)
     content = library.body(request)
     body = _object(content)
     if here is None and body and reader.asked_keys and reader.asked_keys.isdisjoint(body):

@@ -17,7 +17,7 @@ class _Httpx:
     def __init__(self, library: ModuleType, tap: type[Any], stream: type[Any]) -> None:
         self._library = library
         self._tap = tap_class(tap, stream)
-        self._is_async = tap is AsyncTap
+        self.is_async = tap is AsyncTap
 
     def method(self, request: Any) -> str:
         """See `Library.method`."""
@@ -72,7 +72,7 @@ class _Httpx:
         """See `Library.tap`."""
         stream = response.stream
         if sink.is_complete is not None:
-            stream = drainable(response, sink, self._library.ReadError, is_async=self._is_async)
+            stream = drainable(response, sink, self._library.ReadError, is_async=self.is_async)
         response.stream = self._tap(stream, sink, hide)
 
 

@@ -15,6 +15,8 @@ from tollspan.instrumentation._wrappers import Wrapper
 class _Requests:
     """See `SyncLibrary`."""
 
+    is_async = False
+
     def method(self, request: Any) -> str:
         """See `Library.method`."""
         return str(request.method).upper()
