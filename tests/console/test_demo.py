@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -48,10 +47,10 @@ def run(folder, *, stdin=subprocess.DEVNULL, typed=None, env=None, **options):
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """One run for people, the seconds it took, and its folder."""
-    folder, began = tmp_path_factory.mktemp("text"), time.monotonic()
+    """One run for people, and its folder."""
+    folder = tmp_path_factory.mktemp("text")
     done = run(folder, keep=True, env={"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"})
-    return done, time.monotonic() - began, folder
+    return done, folder
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +61,9 @@ def told(tmp_path_factory):
 
 
 def test_text(shown):
-    """The demo ends well in under 20 seconds, in plain text of at most 80 columns."""
-    done, seconds, _ = shown
+    """The demo ends well, in plain text of at most 80 columns."""
+    done, _ = shown
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert seconds < 20
     # Beyond ASCII only the lines and blocks of tables and bars.
     assert all(sign.isascii() or "\u2500" <= sign <= "\u259f" for sign in done.stdout)
     assert "\x1b" not in done.stdout
@@ -92,7 +90,7 @@ def test_quickstart(shown):
 
 def test_keep(shown):
     """A kept ledger holds every call and every hold, and stays where the demo says; the reader's own is not touched."""
-    done, _, folder = shown
+    done, folder = shown
     (kept,) = folder.glob("tollspan-demo-*/ledger.db")
     assert f"sqlite:///{kept}" in done.stdout.replace("\n", " ")
     with Ledger.from_file(kept) as ledger:
