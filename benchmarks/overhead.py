@@ -1,172 +1,92 @@
-"""What tollspan adds to a call: CPU time of the same SDK call bare, with a minimal span, and with tollspan.
+"""What tollspan adds to a call: CPU time of the same SDK call bare, with a minimal span, with tollspan, with its peers.
 
-    python benchmarks/overhead.py [--calls 600] [--streams 150] [--json]
+    python benchmarks/overhead.py [--calls 600] [--streams 150] [--only openai,gemini,...] [--json]
 
-The three variants take turns in one process against a local provider in another process, so drift of the machine hits
-all of them alike. Figures are CPU microseconds: of the calling thread, and of the whole process (with the ledger's
-writer). `floor` is the least an instrumentation can do: one wrapt wrapper and one span with 12 attributes.
+The variants take turns in one process against a server of fixed answers in another process, so drift of the machine
+hits all of them alike. Figures are CPU microseconds that a variant adds, of the calling thread; tollspan's also of the
+whole process, with the ledger's writer. `floor` is the least an instrumentation can do: one wrapt wrapper and one span
+with 12 attributes. What a chunk costs is the difference between streams of 100 and of 10. OpenAI, Anthropic, Gemini
+and Bedrock are measured where their SDKs are installed, and so are OpenTelemetry's and OpenLLMetry's instrumentations.
 """
 
 import argparse
 import asyncio
 import gc
 import json
+import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import wrapt
+from _surfaces import PIECES, VENDORS, Calls, surfaces
+from _variants import Variant, variants
 
-VARIANTS = ("bare", "floor", "tollspan")
 BLOCK, WARM = 15, 8
-MESSAGES = [{"role": "user", "content": "Name three rivers of Europe, and the seas they reach."}]
-PROVIDER = """
-import sys
-from tollspan.console import LocalProvider
-with LocalProvider(output_tokens=100, chunks=100) as provider:
-    print(provider.url, flush=True)
-    sys.stdin.read()
-"""
-
-
-class Floor:
-    """The minimal instrumentation that everything is compared with."""
-
-    def __init__(self, tracer):
-        self.tracer = tracer
-        self.patched = []
-
-    def install(self):
-        from anthropic.resources.messages.messages import AsyncMessages, Messages
-        from openai.resources.chat.completions.completions import AsyncCompletions, Completions
-
-        for owner in (Completions, AsyncCompletions, Messages, AsyncMessages):
-            original = vars(owner)["create"]
-            wrapper = self._async if owner.__name__.startswith("Async") else self._sync
-            self.patched.append((owner, original))
-            owner.create = wrapt.FunctionWrapper(original, wrapper)
-
-    def remove(self):
-        while self.patched:
-            owner, original = self.patched.pop()
-            owner.create = original
-
-    def _start(self, kwargs):
-        return self.tracer.start_span("chat", attributes={f"gen_ai.request.a{i}": kwargs["model"] for i in range(6)})
-
-    def _end(self, span):
-        span.set_attributes({f"gen_ai.usage.b{i}": i for i in range(6)})
-        span.end()
-
-    def _sync(self, wrapped, _instance, args, kwargs):
-        span = self._start(kwargs)
-        result = wrapped(*args, **kwargs)
-        self._end(span)
-        return result
-
-    async def _async(self, wrapped, _instance, args, kwargs):
-        span = self._start(kwargs)
-        result = await wrapped(*args, **kwargs)
-        self._end(span)
-        return result
-
-
-def provider():
-    """A local provider in a process of its own, so that its CPU time is not ours."""
-    command = [sys.executable, "-c", PROVIDER]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return process, process.stdout.readline().strip()
-
-
-def tracing():
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-
-    traces = TracerProvider()
-    traces.add_span_processor(SpanProcessor())
-    trace.set_tracer_provider(traces)
-    return traces.get_tracer("floor")
-
-
-def surfaces(url):
-    """Each surface as a function that makes one call; async ones run on one loop that stays."""
-    import anthropic
-    import openai
-
-    o = openai.OpenAI(base_url=f"{url}/v1", api_key="local")
-    ao = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local")
-    a = anthropic.Anthropic(base_url=url, api_key="local", **_native_off(anthropic))
-    loop = asyncio.new_event_loop()
-    chat = {"model": "gpt-4o-mini", "messages": MESSAGES, "max_tokens": 100}
-    claude = {"model": "claude-sonnet-4-5", "messages": MESSAGES, "max_tokens": 100}
-    # The caller asks for usage itself, so that all variants read the same chunks.
-    usage = {"stream": True, "stream_options": {"include_usage": True}}
-
-    async def astream():
-        async for _ in await ao.chat.completions.create(**chat, **usage):
-            pass
-
-    def close():
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-    return close, {
-        "openai chat": lambda: o.chat.completions.create(**chat),
-        "openai chat, async": lambda: loop.run_until_complete(ao.chat.completions.create(**chat)),
-        "anthropic messages": lambda: a.messages.create(**claude),
-        "openai stream of 100 chunks": lambda: drain(o.chat.completions.create(**chat, **usage)),
-        "openai stream of 100 chunks, async": lambda: loop.run_until_complete(astream()),
-        "anthropic stream of 100 chunks": lambda: drain(a.messages.create(**claude, stream=True)),
-    }
-
-
-def _native_off(anthropic):
-    """Anthropic's SDK makes, from version 2 on, spans of its own; their cost is not ours."""
-    import inspect
-
-    return {"open_telemetry": False} if "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters else {}
-
-
-def drain(stream):
-    for _ in stream:
-        pass
+GOALS = {"call": 80.0, "chunk": 1.0}
+"""CPU microseconds that tollspan may add, on a quiet machine."""
 
 
 @contextmanager
-def variant(name, floor):
-    from tollspan.instrumentation import instrument, uninstrument
+def server() -> Iterator[str]:
+    """The URL of a server in a process of its own, so that its CPU time is not ours."""
+    command = [sys.executable, str(Path(__file__).with_name("_answers.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
 
-    switches = {"bare": (int, int), "floor": (floor.install, floor.remove), "tollspan": (instrument, uninstrument)}
-    install, remove = switches[name]
-    install()
+
+@contextmanager
+def in_place(variant: Variant) -> Iterator[None]:
+    variant.install()
     try:
         yield
     finally:
-        remove()
+        variant.remove()
 
 
-def measure(call: Callable[[], object], calls: int, floor: Floor):
-    """CPU microseconds of a call, by variant: of the thread and of the process, a median for each block of calls.
+class Vendor:
+    """One SDK and all variants of it, each with clients of its own: some peers instrument a client when it is made."""
 
-    The variants take turns in blocks. The first calls after a switch are not counted: patching a class makes the
-    interpreter forget what it had specialised, and no application patches its SDK between two calls.
-    """
-    figures = {name: ([], []) for name in VARIANTS}
-    for number in range(max(4, calls // BLOCK)):
-        for name in VARIANTS if number % 2 else reversed(VARIANTS):
-            with variant(name, floor):
-                for _ in range(WARM):
-                    call()
-                timed = [timed_call(call) for _ in range(BLOCK)]
-            for which in (0, 1):
-                figures[name][which].append(statistics.median(figure[which] for figure in timed))
-    return figures
+    def __init__(self, name: str, url: str, missing: Callable[[str], None]) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.variants = variants(name, missing)
+        self.calls: dict[str, Calls] = {}
+        for way, variant in self.variants.items():
+            self.calls[way] = Calls(self.loop)
+            with in_place(variant):
+                VENDORS[name](self.calls[way], url)
+
+    def close(self) -> None:
+        for calls in self.calls.values():
+            calls.close()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def measure(self, surface: str, calls: int) -> dict[str, tuple[list[float], list[float]]]:
+        """CPU microseconds of a call, by variant: of the thread and of the process, a median for each block of calls.
+
+        The variants take turns in blocks. The first calls after a switch are not counted: patching a class makes the
+        interpreter forget what it had specialised, and no application patches its SDK between two calls.
+        """
+        figures: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in self.variants}
+        for number in range(max(4, calls // BLOCK)):
+            for name in self.variants if number % 2 else reversed(self.variants):
+                call = self.calls[name].by_name[surface]
+                with in_place(self.variants[name]):
+                    for _ in range(2 if "stream" in surface else WARM):
+                        call()
+                    timed = [timed_call(call) for _ in range(BLOCK)]
+                for which in (0, 1):
+                    figures[name][which].append(statistics.median(figure[which] for figure in timed))
+        return figures
 
 
 def timed_call(call):
@@ -179,6 +99,8 @@ def timed_call(call):
 
 
 def summary(figures):
+    """The bare call, and what each variant adds to it: median and quartiles of the differences between blocks."""
+
     def added(name, which):
         pairs = [b - a for a, b in zip(figures["bare"][which], figures[name][which], strict=True)]
         low, middle, high = statistics.quantiles(pairs, n=4)
@@ -186,45 +108,90 @@ def summary(figures):
 
     return {
         "bare_us": round(statistics.median(figures["bare"][0]), 1),
-        "floor_added_us": added("floor", 0),
-        "tollspan_added_us": added("tollspan", 0),
+        "added_us": {name: added(name, 0) for name in figures if name != "bare"},
         "tollspan_added_process_us": added("tollspan", 1),
     }
+
+
+def per_chunk(results):
+    """What each variant adds for a chunk of a stream, in CPU microseconds: the slope between two lengths."""
+    (long, most), (short, least) = PIECES.items()
+    slopes = {}
+    for end in ("", ", async"):
+        if f"{long}{end}" in results:
+            ends = results[f"{long}{end}"]["added_us"], results[f"{short}{end}"]["added_us"]
+            slopes[f"chunk{end}"] = {
+                name: round((ends[0][name]["median"] - ends[1][name]["median"]) / (most - least), 2) for name in ends[0]
+            }
+    return slopes
+
+
+def measured(name, url, options, missing):
+    """The figures of a vendor, by surface; None where its SDK is not installed."""
+    try:
+        vendor = Vendor(name, url, missing)
+    except ImportError as error:
+        missing(f"{name}: {error}")
+        return None
+    try:
+        known = [surface for surface in surfaces() if surface in vendor.calls["bare"].by_name]
+        results = {
+            surface: summary(vendor.measure(surface, options.streams if "stream" in surface else options.calls))
+            for surface in known
+        }
+    finally:
+        vendor.close()
+    return {"surfaces": results, "chunk_added_us": per_chunk(results)}
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--calls", type=int, default=600)
     arguments.add_argument("--streams", type=int, default=150)
+    arguments.add_argument("--only", default=",".join(VENDORS), help="vendors, joined by commas")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    quiet()
+    left_out: list[str] = []
+    results = {}
+    with tempfile.TemporaryDirectory() as folder, server() as url:
         os.environ["TOLLSPAN_LEDGER"] = f"sqlite:///{Path(folder) / 'ledger.db'}"
-        process, url = provider()
-        try:
-            floor = Floor(tracing())
-            close, calls = surfaces(url)
-            results = {
-                name: summary(measure(call, options.streams if "stream" in name else options.calls, floor))
-                for name, call in calls.items()
-            }
-            close()
-        finally:
-            process.terminate()
-    print(json.dumps(results, indent=1) if options.json else table(results))
+        for name in options.only.split(","):
+            figures = measured(name, url, options, left_out.append)
+            if figures:
+                results[name] = figures
+                if not options.json:
+                    print(table(name, figures), end="\n\n", flush=True)
+    document = {"results": results, "left_out": left_out, "goals_us": GOALS}
+    print(json.dumps(document, indent=1) if options.json else legend(left_out))
 
 
-def table(results):
+def quiet():
+    """Peers warn of much that does not matter here, such as of the versions that they were made for."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+
+def table(vendor, figures):
     def cell(figure):
         return f"{figure['median']:>8.1f} ({figure['quartiles'][0]:.0f} to {figure['quartiles'][1]:.0f})"
 
-    lines = [f"{'CPU us':<36}{'bare':>9}  {'+ floor':<22}{'+ tollspan':<22}{'+ with the writer':<22}"]
-    lines += [
-        f"{name:<36}{r['bare_us']:>9.1f}  {cell(r['floor_added_us']):<22}{cell(r['tollspan_added_us']):<22}"
-        f"{cell(r['tollspan_added_process_us']):<22}"
-        for name, r in results.items()
-    ]
-    return "\n".join([*lines, "medians of the differences between blocks, quartiles in parentheses"])
+    surfaces, chunks = figures["surfaces"], figures["chunk_added_us"]
+    ways = list(next(iter(surfaces.values()))["added_us"])
+    heads = [*ways, "tollspan with its writer"]
+    lines = [f"{vendor + ', CPU us':<24}{'bare':>9}  " + "".join(f"{'+ ' + head:<26}" for head in heads)]
+    for name, result in surfaces.items():
+        cells = [*(result["added_us"][way] for way in ways), result["tollspan_added_process_us"]]
+        lines.append(f"{name:<24}{result['bare_us']:>9.1f}  " + "".join(f"{cell(c):<26}" for c in cells))
+    for name, slopes in chunks.items():
+        lines.append(f"{name:<24}{'':>9}  " + "".join(f"{slopes[way]:>8.2f}{'':<18}" for way in ways))
+    return "\n".join(lines)
+
+
+def legend(left_out):
+    lines = ["medians of the differences between blocks, quartiles in parentheses"]
+    lines += [f"goals on a quiet machine: at most {GOALS['call']:.0f} us a call, {GOALS['chunk']:.0f} us a chunk"]
+    return "\n".join([*lines, *(f"left out: {what}" for what in left_out)])
 
 
 if __name__ == "__main__":

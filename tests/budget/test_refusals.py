@@ -15,6 +15,7 @@ from tollspan.budget import (
     CallRefused,
     LedgerOutOfReach,
     UnboundedCost,
+    UncoveredCall,
     UnpricedModel,
     budget,
     scope,
@@ -42,6 +43,7 @@ def test_the_tree_of_exceptions_is_the_documented_one():
         BudgetBusy: BudgetExceeded,
         UnpricedModel: CallRefused,
         UnboundedCost: CallRefused,
+        UncoveredCall: CallRefused,
         LedgerOutOfReach: CallRefused,
     }
     assert {error: error.__base__ for error in tree} == tree

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tollspan.console import _sdks
 from tollspan.console._cli import cli
-from tollspan.instrumentation import CALL_SITES, INSTALLATION, CallSite, _patching
+from tollspan.instrumentation import CALL_SITES, INSTALLATION, CallSite, _patching, sdk_version
 from tollspan.ledger import (
     BudgetDefinition,
     BudgetOverride,
@@ -358,11 +358,48 @@ def test_sdks_are_told_with_their_versions_and_every_call_site(path):
     """Each SDK of the table has its version, and each of its rows is where it is expected or known to have moved."""
     _, data = examine(path)
     versions = {sdk["name"]: sdk["version"] for sdk in data["sdks"]}
-    assert versions == {"openai": openai.__version__, "anthropic": anthropic.__version__}
-    assert sum(len(sdk["call_sites"]) for sdk in data["sdks"]) == len(CALL_SITES)
-    states = {site["state"] for sdk in data["sdks"] for site in sdk["call_sites"]}
+    assert versions == {name: sdk_version(name) for name in {site.sdk for site in CALL_SITES}}
+    assert versions["openai"] == openai.__version__
+    assert versions["anthropic"] == anthropic.__version__
+    installed = [sdk for sdk in data["sdks"] if sdk["version"]]
+    for sdk in installed:
+        assert len(sdk["call_sites"]) == sum(site.sdk == sdk["name"] for site in CALL_SITES)
+    states = {site["state"] for sdk in installed for site in sdk["call_sites"]}
     assert "in place" in states
-    assert "unresolved" not in states
+    assert not [site for sdk in installed for site in sdk["call_sites"] if site["state"] == "unresolved"]
+
+
+def test_an_sdk_is_told_with_what_it_does_and_by_which_library(path):
+    """What the covered methods do, and the HTTP libraries by which they may do it, stand beside each SDK."""
+    _, data = examine(path)
+    sdks = {sdk["name"]: sdk for sdk in data["sdks"]}
+    assert {"chat", "embeddings"} <= set(sdks["openai"]["operations"])
+    assert set(sdks["openai"]["wires"]) & {"httpx", "httpx2"}
+    kinds = {site["kind"] for site in sdks["openai"]["call_sites"]}
+    assert {"call", "async call"} <= kinds
+    assert "; by httpx" in texts(data, "SDKs")
+
+
+def test_a_wire_that_is_not_there_is_a_problem(path, monkeypatch):
+    """A method of an HTTP library that cannot be covered is named: what is sent by it would not be seen."""
+    known = next(wire for wire in _patching.WIRES if wire.module == "requests.sessions")
+    wire = dataclasses.replace(known, module="json", name="Nothing.send")
+    monkeypatch.setattr(_patching, "_TARGETS", (*_patching._TARGETS, wire))
+    status, data = examine(path)
+    assert status == 1
+    assert "json.Nothing.send is not there" in texts(data, "SDKs")
+
+
+def test_a_method_that_newer_versions_have_no_more_is_no_problem(path, monkeypatch):
+    """A row that ends before the installed version is told as gone, and looked for no more."""
+    known = next(site for site in CALL_SITES if site.name == "Completions.create")
+    gone = dataclasses.replace(known, module="openai", name="Nothing.create", until=known.since)
+    use_table(monkeypatch, (*CALL_SITES, gone))
+    status, data = examine(path)
+    assert status == 0
+    (sdk,) = [sdk for sdk in data["sdks"] if sdk["name"] == "openai"]
+    assert {site["name"]: site["state"] for site in sdk["call_sites"]}["openai.Nothing.create"] == "gone"
+    assert "older than this version" in texts(data, "SDKs")
 
 
 def test_the_visit_leaves_the_sdks_as_they_were(path):
@@ -400,7 +437,7 @@ def test_an_sdk_that_is_not_installed_is_no_problem(path, monkeypatch):
     use_table(monkeypatch, table)
     status, data = examine(path)
     assert status == 0
-    assert "sdk-of-nobody is not installed" in texts(data, "SDKs")
+    assert "sdk-of-nobody" in texts(data, "SDKs")
 
 
 def test_spans_of_the_vendor_itself_are_noted(path, monkeypatch):

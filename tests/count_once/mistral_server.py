@@ -28,8 +28,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         server.billed += 1
         kind = self.path.partition("/v1/")[2].partition("#")[0]
-        if asked.get("stream"):
-            self._stream(_chunks(asked, server.usage, uuid.uuid4().hex))
+        kind = "conversations" if kind.startswith("conversations/") else kind
+        if asked.get("stream") and kind == "conversations":
+            self._stream(map(_event, _talk(asked, server.usage, uuid.uuid4().hex)))
+        elif asked.get("stream"):
+            self._stream([*map(_event, _chunks(asked, server.usage, uuid.uuid4().hex)), b"data: [DONE]"])
         else:
             self._send(200, _ANSWERS[kind](asked, server.usage, uuid.uuid4().hex))
 
@@ -41,14 +44,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _stream(self, chunks):
+    def _stream(self, events):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for data in (*(b"data: " + json.dumps(chunk).encode() for chunk in chunks), b"data: [DONE]"):
+        for data in events:
             self.wfile.write(b"%x\r\n%b\n\n\r\n" % (len(data) + 2, data))
         self.wfile.write(b"0\r\n\r\n")
+
+
+def _event(chunk):
+    """An event; those of a conversation have their type before their data, too."""
+    name = f"event: {chunk['type']}\n" if "type" in chunk else ""
+    return f"{name}data: {json.dumps(chunk)}".encode()
 
 
 def _chat(asked, usage, ident):
@@ -80,6 +89,15 @@ def _conversation(_asked, usage, ident):
     outputs = [said | times | {"id": f"msg_{number}_{ident}", "content": "Danube."} for number in range(2)]
     used = usage | {"connector_tokens": None, "connectors": None}
     return {"object": "conversation.response", "conversation_id": f"conv_{ident}", "outputs": outputs, "usage": used}
+
+
+def _talk(_asked, usage, ident):
+    """A streamed answer: the parts of its message, and in the end the usage."""
+    delta = {"type": "message.output.delta", "output_index": 0, "content_index": 0, "role": "assistant"}
+    delta |= {"model": "mistral-small-latest", "id": f"msg_{ident}", "created_at": _WHEN}
+    yield {"type": "conversation.response.started", "created_at": _WHEN, "conversation_id": f"conv_{ident}"}
+    yield from (delta | {"content": text} for text in ("Danube, ", "Rhine, ", "Loire."))
+    yield {"type": "conversation.response.done", "created_at": _WHEN, "usage": usage}
 
 
 def _ocr(asked, _usage, _ident):

@@ -112,7 +112,7 @@ def test_with_our_patch(world, server, peers, way, ours):
         way(server)
         assert server.billed == 1
         assert shown(seen.ends) == ONE
-        assert seen.ends[0].category == "uncovered"
+        assert seen.ends[0].category is None
 
 
 @EACH_SET
@@ -148,6 +148,44 @@ def test_embeddings(world, server):
     with world(["native", *OTHERS] if BEFORE_2 else NATIVE_ONLY, None) as seen:
         client(server).embeddings.create(model="mistral-embed", inputs=["one", "two"])
         assert shown(seen.ends) == [("commit", "mistral_ai", IN, 0, 0)]
+
+
+def talk(server):
+    """One answer of two messages, in a conversation that the provider keeps."""
+    client(server).beta.conversations.start(inputs="Name three rivers.", model=MODEL)
+
+
+def talk_on(server):
+    """The same, in a conversation that has begun."""
+    client(server).beta.conversations.append(conversation_id="conv_1", inputs="Name three rivers.")
+
+
+def talk_stream(server):
+    """The same, streamed, and read to its end."""
+    assert list(client(server).beta.conversations.start_stream(inputs="Name three rivers.", model=MODEL))
+
+
+@SINCE_2
+@pytest.mark.parametrize("way", [talk, talk_on, talk_stream], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("ours", ["first", "last"])
+def test_a_conversation_with_our_patch(world, server, way, ours):
+    """However many messages there are, and whatever spans the SDK makes of them, it is one commit, with its model."""
+    with world(NATIVE_ONLY, ours) as seen:
+        way(server)
+        assert shown(seen.ends) == ONE
+        assert (seen.ends[0].category, seen.ends[0].model) == (None, MODEL)
+        assert seen.ends[0].cost_actual_usd > 0
+
+
+@SINCE_2
+@pytest.mark.parametrize("ours", ["first", "last"])
+def test_pages_with_our_patch(world, server, ours):
+    """The SDK's span counts the same pages, and they are counted once."""
+    with world(NATIVE_ONLY, ours) as seen:
+        document = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
+        client(server).ocr.process(model="mistral-ocr-2505", document=document)
+        assert [dict(event.usage) for event in seen.ends] == [{"document_pages": 3}]
+        assert seen.ends[0].cost_actual_usd > 0
 
 
 @SINCE_2

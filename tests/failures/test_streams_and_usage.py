@@ -318,6 +318,8 @@ def test_26_attempts_of_other_models_are_left_out_or_priced_as_one(book):
     usage = _tokens(400, 200, iterations=attempts)
     with mock_client(lambda _: _message(usage, OPUS), "anthropic") as client:
         create(client, "messages", **FALLBACK)
-    assert book.commit.usage == {"tokens_in": 850, "tokens_out": 360}
+    declined = {f"tokens_in@{FABLE}": 400, f"tokens_out@{FABLE}": 150}
+    advised = {f"tokens_in@{HAIKU}": 50, f"tokens_out@{HAIKU}": 10}
+    assert book.commit.usage == {"tokens_in": 400, "tokens_out": 200, **declined, **advised}
     fable, opus, haiku = 400 * 10 + 150 * 50, 400 * 5 + 200 * 25, 50 * 1 + 10 * 5
     assert book.commit.cost_actual_usd == Decimal(fable + opus + haiku).scaleb(-6)

@@ -173,3 +173,130 @@ def test_other_requests_to_such_paths_are_none_of_ours(client):
         http.get("https://api.openai.com/v1/responses/resp_abc/input_items")
         assert http.get("https://forms.example/responses/x").json()["object"] == "survey"
     assert events() == []
+
+
+BATCH_CHAT = {
+    "id": "chatcmpl-7",
+    "object": "chat.completion",
+    "created": CREATED,
+    "model": "gpt-4o-mini",
+    "service_tier": "default",
+    "choices": [],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500},
+}
+BATCH_EMBEDDINGS = {"object": "list", "model": "text-embedding-3-small", "data": [], "usage": {"total_tokens": 8}}
+BATCH_MESSAGE = {
+    "id": "msg_7",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 1000, "output_tokens": 500, "service_tier": "batch"},
+}
+
+
+def batch_cost(provider, model, usage, at):
+    """Nano-USD of a usage at the price of a batch."""
+    return pipeline().prices.resolve(provider=provider, model=model, at=at, service_tier="batch").cost(usage)
+
+
+def serving(instrumented, body, content_type="application/json"):
+    """A client of a provider that answers with this to every request."""
+    _fetches._counted.clear()
+    headers = {"content-type": content_type}
+    return instrumented(), make_client_of(lambda _request: library().Response(200, content=body, headers=headers))
+
+
+def test_each_answer_of_a_batch_counts_once_at_its_price(instrumented):
+    """The file with the results of a batch has many answers; read again, also by another process, it adds nothing."""
+    lines = [
+        {"id": "batch_req_1", "response": {"status_code": 200, "body": BATCH_CHAT}, "error": None},
+        {"id": "batch_req_2", "response": {"status_code": 200, "body": BATCH_EMBEDDINGS}, "error": None},
+        {"id": "batch_req_3", "response": {"status_code": 400, "body": {"error": {}}}, "error": None},
+    ]
+    block, client = serving(instrumented, b"\n".join(json.dumps(line).encode() for line in lines) + b"\n")
+    with block, client:
+        for _ in range(3):
+            assert b"batch_req_3" in client.files.content("file-1").read()
+            _fetches._counted.clear()
+        with client.files.with_streaming_response.content("file-1") as response:
+            assert len(list(response.iter_lines())) == 3
+        chat, embeddings = events()
+    assert (chat.event_type, chat.response_id, chat.model) == ("commit", "chatcmpl-7", "gpt-4o-mini")
+    assert chat.usage == {"tokens_in": 1000, "tokens_out": 500}
+    assert chat.cost_actual_usd * 10**9 == batch_cost("openai", "gpt-4o-mini", chat.usage, CREATED)
+    assert (embeddings.response_id, embeddings.usage["tokens_in"]) == ("batch_req_2", 8)
+
+
+def test_a_batch_itself_leaves_no_event(instrumented):
+    """To start a batch, to ask for it and to download other files is no call."""
+    batch = {"id": "batch_1", "object": "batch", "status": "completed", "usage": {"input_tokens": 9}, "model": "m"}
+    block, client = serving(instrumented, json.dumps(batch).encode())
+    with block, client:
+        client.batches.create(completion_window="24h", endpoint="/v1/chat/completions", input_file_id="file-0")
+        client.batches.retrieve("batch_1")
+        client.batches.list()
+        client.files.create(file=("a.jsonl", b"{}"), purpose="batch")
+        client.files.content("file-0")
+        assert events() == []
+
+
+def test_each_message_of_a_batch_counts_once_at_its_price(instrumented):
+    """Anthropic's results are read as a stream, and may be read again."""
+    anthropic = pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
+    results = [
+        {"custom_id": "a", "result": {"type": "succeeded", "message": BATCH_MESSAGE}},
+        {"custom_id": "b", "result": {"type": "expired"}},
+    ]
+    batch = {
+        "id": "msgbatch_1",
+        "type": "message_batch",
+        "processing_status": "ended",
+        "results_url": "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results",
+    }
+    lines = b"".join(json.dumps(result).encode() + b"\n" for result in results)
+    http = importlib.import_module(anthropic.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+    def answer(request):
+        if request.url.path.endswith("/results"):
+            return http.Response(200, content=lines, headers={"content-type": "application/x-jsonl"})
+        return http.Response(200, json=batch)
+
+    _fetches._counted.clear()
+    transport = http.MockTransport(answer)
+    with instrumented(), anthropic.Anthropic(api_key="x", http_client=http.Client(transport=transport)) as client:
+        for _ in range(2):
+            assert len(list(client.messages.batches.results("msgbatch_1"))) == 2
+            assert len(list(client.beta.messages.batches.results("msgbatch_1"))) == 2
+            _fetches._counted.clear()
+        (event,) = events()
+        cost = batch_cost("anthropic", "claude-sonnet-4-5", event.usage, event.timestamp)
+    assert (event.event_type, event.response_id, event.provider) == ("commit", "msg_7", "anthropic")
+    assert event.usage == {"tokens_in": 1000, "tokens_out": 500}
+    assert event.cost_actual_usd * 10**9 == cost
+
+
+@pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_a_video_counts_when_it_is_ready(instrumented, end):
+    """The job that starts it is of unknown cost; the poll that finds it ready tells its seconds, once."""
+    if not hasattr(openai.OpenAI(api_key="x"), "videos"):
+        pytest.skip("this version of the SDK makes no videos")
+    job = {"id": "video_1", "object": "video", "created_at": CREATED, "model": "sora-2", "progress": 0}
+    job |= {"seconds": "8", "size": "720x1280", "status": "queued"}
+    polls = iter(["queued", end, end, end])
+    _fetches._counted.clear()
+
+    def answer(request):
+        status = "queued" if request.method == "POST" else next(polls)
+        return library().Response(200, json=job | {"status": status})
+
+    with instrumented(), make_client_of(answer) as client:
+        client.videos.create_and_poll(prompt="a river", poll_interval_ms=1)
+        client.videos.retrieve("video_1")
+        commit, *adjusts = events()
+    assert (commit.event_type, commit.usage, commit.cost_source) == ("commit", {}, "unpriced")
+    seconds = 8 if end == "completed" else 0
+    assert [event.usage["video_seconds"] for event in adjusts] == [seconds]

@@ -52,6 +52,7 @@ def test_without_any_configuration_everything_is_default(tmp_path):
         max_wait_timeout_s=60.0,
         retry_budget_s=90.0,
         drain_cut_streams=False,
+        refuse_uncovered=False,
         baggage=(),
         webhook=None,
         source={setting.name: "default" for setting in SETTINGS},

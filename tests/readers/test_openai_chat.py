@@ -401,7 +401,7 @@ def test_usage_is_asked_for_where_the_caller_left_it_open(arguments, changed):
         ("/anthropic/v1/messages", "anthropic.messages"),
         ("/messages", "anthropic.messages"),
         ("/v1/messages/batches", None),
-        ("/v1/messages/count_tokens", None),
+        ("/v1/messages/count_tokens", "anthropic.count_tokens"),
         ("/v1/threads/thread_1/messages", None),
         ("/", None),
         ("", None),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tollspan.ledger import BudgetDefinition, Cost, Demand, RateCard, Settings, Unpriced, to_nano_up
 
-from ._errors import UnboundedCost, UnpricedModel
+from ._errors import UnboundedCost, UncoveredCall, UnpricedModel
 
 _LARGEST_OUTPUT = 128_000
 """Output tokens assumed of a model whose maximum nobody has listed: the most that any common listed model gives."""
@@ -17,7 +17,7 @@ class CallIntent:
     """A call that asks for admission. Token counts are upper bounds for one attempt.
 
     `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
-    `units` are those besides text tokens that the call uses.
+    `units` are those besides text tokens that the call uses. `uncovered` tells that it came by no covered method.
     `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
     intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
     output tokens that the ledger's history bounds such calls by, or None; it must give the same each time, or a call
@@ -29,6 +29,7 @@ class CallIntent:
     max_output_tokens: int | None
     choices: int = 1
     unbounded: str | None = None
+    uncovered: bool = False
     units: tuple[str, ...] = ()
     clampable: bool = True
     of_model: "Callable[[str], CallIntent] | None" = None
@@ -51,7 +52,16 @@ class FixedCost:
 
 
 def demand(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings: Settings) -> Demand:
-    """The demand of a call on these budgets. Raises UnpricedModel or UnboundedCost where it has no bound."""
+    """The demand of a call on these budgets.
+
+    Raises UnpricedModel or UnboundedCost where it has no bound, UncoveredCall where nothing of its kind may go.
+    """
+    if intent.uncovered and settings.refuse_uncovered:
+        raise UncoveredCall(
+            "this request to a model comes by a way that no call site covers, such as raw HTTP, and a strict budget "
+            "matches it; call by a covered method of an SDK (`tollspan doctor` lists them), or unset "
+            "TOLLSPAN_REFUSE_UNCOVERED"
+        )
     cost = _cost(intent, definitions, settings)
     wanted, least = _output(intent, definitions, settings.output_floor)
     return Demand(

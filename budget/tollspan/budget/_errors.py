@@ -6,15 +6,21 @@ CallRefused
 │   └── BudgetBusy         it is held by calls in flight; try again when they have settled
 ├── UnpricedModel          strict, and the call has no price
 ├── UnboundedCost          strict, and nobody can say beforehand what the call costs at the most
+├── UncoveredCall          strict, it comes by a way that no call site covers, and `refuse_uncovered` is set
 └── LedgerOutOfReach       strict, and the hold could not be written
 """
 
 import datetime as dt
 import shlex
-from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from tollspan.ledger import Refusal, Unit, format_amount, in_unit
+from tollspan.ledger import Unit, format_amount, in_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tollspan.ledger import Refusal
 
 OF_ENTRY = "run="
 """How the scope of a budget without a window begins: the balance is that of one entry."""
@@ -31,7 +37,7 @@ class BudgetExceeded(CallRefused):
     by calls in flight, and `limit`. `reset_at` is in epoch seconds, None where the budget never starts anew.
     """
 
-    def __init__(self, refusal: Refusal, *, way_out: str) -> None:
+    def __init__(self, refusal: "Refusal", *, way_out: str) -> None:
         limit, balance = refusal.limit, refusal.balance
         self._made_of = (refusal, way_out)
         self.budget = limit.budget
@@ -44,7 +50,7 @@ class BudgetExceeded(CallRefused):
         self.reset_at = limit.reset_at
         super().__init__(_text(refusal, way_out))
 
-    def __reduce__(self) -> tuple[Callable[[Refusal], "BudgetExceeded"], tuple[Refusal]]:
+    def __reduce__(self) -> "tuple[Callable[[Refusal], BudgetExceeded], tuple[Refusal]]":
         """Made again where it is unpickled: so a process pool brings it from a worker to its parent."""
         refusal, way_out = self._made_of
         return partial(type(self), way_out=way_out), (refusal,)
@@ -68,11 +74,15 @@ class UnboundedCost(CallRefused):
     """A strict budget matches the call, and its cost has no bound that can be known before it is sent."""
 
 
+class UncoveredCall(CallRefused):
+    """A strict budget matches the request, it comes by no covered method, and `refuse_uncovered` is set."""
+
+
 class LedgerOutOfReach(CallRefused):
     """A strict budget matches the call, and its hold could not be made durable; `__cause__` tells why."""
 
 
-def exceeded(refusal: Refusal) -> BudgetExceeded:
+def exceeded(refusal: "Refusal") -> BudgetExceeded:
     """The exception for a refusal of the ledger."""
     if refusal.busy:
         return BudgetBusy(refusal, way_out='retry when they have settled, or wait for it with on_limit="wait"')
@@ -84,12 +94,12 @@ def exceeded(refusal: Refusal) -> BudgetExceeded:
     return BudgetExhausted(refusal, way_out=raise_it)
 
 
-def _too_large(refusal: Refusal) -> bool:
+def _too_large(refusal: "Refusal") -> bool:
     """Whether the call does not fit even when nothing is spent or held."""
     return refusal.needed > refusal.limit.limit
 
 
-def _text(refusal: Refusal, way_out: str) -> str:
+def _text(refusal: "Refusal", way_out: str) -> str:
     limit, balance = refusal.limit, refusal.balance
     scope = f" ({limit.scope})" if limit.scope else ""
     state = "is spent"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tollspan.exporter import CallRecord, Pipeline, charge_by, pipeline
+from tollspan.exporter import CallRecord, Pipeline, pipeline
 from tollspan.ledger import BudgetDefinition, Key, Limit
 
 from ._entry import BudgetEntry
@@ -61,7 +61,7 @@ def terms_of(line: Pipeline, record: CallRecord, entries: Sequence[BudgetEntry],
 
 
 def charged(record: CallRecord) -> tuple[Limit, ...]:
-    """The balances that a call counts in which nobody here has admitted: it is known by a span of others alone."""
+    """The balances that a call counts in which nobody here has admitted: a span of others tells of it, or a fetch."""
     line, here = pipeline(), reach()
     if here.dimensions:
         record.dimensions = {**here.dimensions, **record.dimensions}
@@ -119,6 +119,3 @@ def _balances(matches: Sequence[Match]) -> list[Match]:
         if match.limit.limit <= lowest.setdefault(balance, match).limit.limit:
             lowest[balance] = match
     return list(lowest.values())
-
-
-charge_by(charged)

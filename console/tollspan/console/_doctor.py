@@ -29,7 +29,7 @@ from ._budget_findings import budget_findings, underholds
 from ._findings import Finding, Grade
 from ._ledgers import NoLedger, existing_ledger, ledger_path
 from ._render import console, money, plain, print_json
-from ._sdks import Sdk, examine, hints
+from ._sdks import Sdk, State, examine, hints
 from ._today import number
 from ._when import shown
 
@@ -221,23 +221,33 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 def _sdks(sdks: list[Sdk], broken: list[str]) -> Iterator[Finding]:
     for sdk in sdks:
         if sdk.version is None:
-            yield Finding("SDKs", "ok", f"{sdk.name} is not installed")
             continue
-        covered = f"{len(sdk.names('in place'))} of {len(sdk.rows)} call sites in place"
-        yield Finding("SDKs", "ok", f"{sdk.name} {sdk.version}: {covered}{_absent(sdk)}")
+        covered = f"{len(sdk.names('in place'))} of {len(sdk.rows)} call sites in place{_absent(sdk)}"
+        yield Finding("SDKs", "ok", f"{sdk.name} {sdk.version}: {covered}{_described(sdk)}")
         for name in sdk.names("unresolved"):
             text = f"{name} is not there: calls by it are seen on the wire only"
             yield Finding("SDKs", "problem", text, f"use another version of {sdk.name}, and report this one")
-    for library in broken:
-        advice = "use another version of it, and report this one"
-        yield Finding("SDKs", "problem", f"{library} has no Client.send to cover: its calls are not seen", advice)
+    if missing := [sdk.name for sdk in sdks if sdk.version is None]:
+        yield Finding("SDKs", "ok", f"not installed: {', '.join(missing)}")
+    for method in broken:
+        advice = "use another version of that library, and report this one"
+        yield Finding("SDKs", "problem", f"{method} is not there to cover: what is sent by it is not seen", advice)
     for hint in hints(sdks):
         yield Finding("SDKs", "note", hint)
 
 
 def _absent(sdk: Sdk) -> str:
-    parts = [("not yet", "newer than this version"), ("moved", "moved, covered at their new place")]
-    return "".join(f", {len(sdk.names(state))} {why}" for state, why in parts if sdk.names(state))  # type: ignore[arg-type]
+    whys: dict[State, str] = {
+        "not yet": "newer than this version",
+        "gone": "older than this version",
+        "moved": "moved, covered at their new place",
+    }
+    return "".join(f", {len(names)} {why}" for state, why in whys.items() if (names := sdk.names(state)))
+
+
+def _described(sdk: Sdk) -> str:
+    does = f"; {', '.join(sdk.operations)}" if sdk.operations else ""
+    return f"{does}; by {', '.join(sdk.wires)}" if sdk.wires else does
 
 
 def _zero_code() -> Iterator[Finding]:
@@ -307,7 +317,12 @@ def _print_json(findings: Sequence[Finding], settings: Settings, sdks: Sequence[
                 {
                     "name": sdk.name,
                     "version": sdk.version,
-                    "call_sites": [{"name": row.name, "state": row.state} for row in sdk.rows],
+                    "operations": sdk.operations,
+                    "wires": sdk.wires,
+                    "call_sites": [
+                        {"name": row.name, "kind": row.site.kind, "operation": row.operation, "state": row.state}
+                        for row in sdk.rows
+                    ],
                 }
                 for sdk in sdks
             ],

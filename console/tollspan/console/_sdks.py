@@ -2,19 +2,22 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Literal
+from importlib.metadata import entry_points, requires
+from typing import Any, Literal
 
 from tollspan.instrumentation import CALL_SITES, INSTALLATION, CallSite, sdk_version
 
-State = Literal["in place", "not yet", "moved", "unresolved"]
-"""`not yet`: the SDK is older than the method. `moved`: the method is covered at its newer place instead."""
+State = Literal["in place", "not yet", "moved", "gone", "unresolved"]
+"""`not yet`: the SDK is older than the method. `gone`: newer. `moved`: the method is covered at its newer place."""
 
 _log = logging.getLogger("tollspan.console")
+_MODULES = {"grpcio": "grpc", "boto3": "botocore"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +32,64 @@ class Row:
         """Where the method is expected."""
         return f"{self.site.module}.{self.site.name}"
 
+    @property
+    def operation(self) -> str | None:
+        """What the method does, as `gen_ai.operation.name` has it; None where only the wire tells."""
+        return self.site.reader.operation if self.site.reader else None
+
 
 @dataclass(frozen=True, slots=True)
 class Sdk:
-    """An SDK of the table: its version, None where it is not installed, and its rows."""
+    """An SDK of the table: its version, None where it is not installed, its rows, and the HTTP libraries it may use."""
 
     name: str
     version: str | None
     rows: tuple[Row, ...]
+    wires: tuple[str, ...] = ()
 
     def names(self, state: State) -> list[str]:
         """The call sites in a state."""
         return [row.name for row in self.rows if row.state == state]
 
+    @property
+    def operations(self) -> list[str]:
+        """What the methods in place do, as far as their rows tell."""
+        return sorted({row.operation for row in self.rows if row.state == "in place" and row.operation})
+
 
 def examine() -> tuple[list[Sdk], list[str]]:
     """Import the modules of the installed SDKs with the instrumentation in place, see what it covers, and undo it.
 
-    Gives the SDKs, and the HTTP libraries that were imported but could not be covered.
+    Gives the SDKs, and the methods of HTTP libraries that were imported but could not be covered.
     """
-    was_active = INSTALLATION.active
-    with _quiet():
-        INSTALLATION.install()
+    with _quiet(), _installed() as state:
         for module in dict.fromkeys(site.module for site in CALL_SITES if sdk_version(site.sdk)):
             _import(module)
-        in_place = {site for site in CALL_SITES if INSTALLATION.state.get(site) == "in place"}
-        broken = [t.module for t, s in INSTALLATION.state.items() if s == "unresolved" and not isinstance(t, CallSite)]
-        if not was_active:
-            INSTALLATION.remove()
-    return [_sdk(name, in_place) for name in dict.fromkeys(site.sdk for site in CALL_SITES)], broken
+        in_place = {site for site in CALL_SITES if state.get(site) == "in place"}
+        wires = {target: found for target, found in state.items() if not isinstance(target, CallSite)}
+    broken = [f"{wire.module}.{wire.name}" for wire, found in wires.items() if found == "unresolved"]
+    libraries = {wire.module.partition(".")[0] for wire in wires}
+    return [_sdk(name, in_place, libraries) for name in dict.fromkeys(site.sdk for site in CALL_SITES)], broken
 
 
-def _sdk(name: str, in_place: set[CallSite]) -> Sdk:
+def _sdk(name: str, in_place: set[CallSite], libraries: AbstractSet[str]) -> Sdk:
     version = sdk_version(name)
     if version is None:
         return Sdk(name, None, ())
     rows = (Row(site, _state(site, version, in_place)) for site in CALL_SITES if site.sdk == name)
-    return Sdk(name, version, tuple(rows))
+    return Sdk(name, version, tuple(rows), wires_of(name, libraries))
+
+
+def wires_of(name: str, libraries: AbstractSet[str]) -> tuple[str, ...]:
+    """Which of these HTTP libraries a distribution requires; those of its extras are left out."""
+    return tuple(sorted(libraries & set(_required(name))))
+
+
+def _required(name: str) -> Iterator[str]:
+    for line in requires(name) or ():
+        if "extra ==" not in line:
+            found = re.match(r"[\w.-]+", line)
+            yield _MODULES.get(found[0].lower(), found[0].lower()) if found else ""
 
 
 def _state(site: CallSite, version: str, in_place: set[CallSite]) -> State:
@@ -73,6 +97,8 @@ def _state(site: CallSite, version: str, in_place: set[CallSite]) -> State:
         return "in place"
     if _numbers(version) < _numbers(site.since):
         return "not yet"
+    if site.until is not None and _numbers(version) >= _numbers(site.until):
+        return "gone"
     newer = (
         other
         for other in in_place
@@ -108,6 +134,18 @@ def _import(module: str) -> None:
         pass  # its rows tell
     except Exception:  # noqa: BLE001 - logged; an SDK that cannot be imported is a finding about its rows, and no end
         _log.debug("importing %s failed", module, exc_info=True)
+
+
+@contextmanager
+def _installed() -> Iterator[Mapping[Any, str]]:
+    """The instrumentation in place, as it was before afterwards; gives the state of each row and wire."""
+    was_active = INSTALLATION.active
+    INSTALLATION.install()
+    try:
+        yield INSTALLATION.state
+    finally:
+        if not was_active:
+            INSTALLATION.remove()
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 
-from ._record import CallRecord
+if TYPE_CHECKING:
+    from ._record import CallRecord
 
 OWN_SCOPE = "tollspan.instrumentation"
 """The instrumentation scope of our own spans."""
@@ -72,7 +73,7 @@ class CountedCall:
     response_id: str | None = None
     repeated_by: set[str] = field(default_factory=set)
 
-    def fill(self, record: CallRecord) -> None:
+    def fill(self, record: "CallRecord") -> None:
         """Take over what the end of the call has told."""
         self.ended = record.started + (record.total_ms or 0) / 1000
         self.models = frozenset({record.request_model, record.response_model})
@@ -187,19 +188,19 @@ class Coverage:
 
     # ---- calls
 
-    def opened(self, record: CallRecord) -> CountedCall:
+    def opened(self, record: "CallRecord") -> CountedCall:
         """A call of ours begins. Its span, if it has one, is not yet current; `settled` takes what this gives."""
         self.cover(trace.get_current_span())
         call = CountedCall(OWN_SCOPE, record.started, frozenset({record.request_model}))
         self._calls.append(call)
         return call
 
-    def settled(self, call: CountedCall, record: CallRecord) -> None:
+    def settled(self, call: CountedCall, record: "CallRecord") -> None:
         """A call of ours has ended."""
         call.fill(record)
         self._note_id(record.response_id)
 
-    def counts(self, scope: str, record: CallRecord, span: ReadableSpan) -> bool:
+    def counts(self, scope: str, record: "CallRecord", span: ReadableSpan) -> bool:
         """Whether a foreign span is the first to tell of its call; if so, the call is taken as counted."""
         told = CountedCall(scope, record.started, frozenset())
         told.fill(record)

@@ -5,22 +5,26 @@ What costs money is told after its commit, so that no metric shows what a rollba
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from tollspan.ledger import Ledger, LedgerError, LedgerEvent, WriterCounts, warm_races
+from tollspan.ledger import LedgerError, warm_races
+
+if TYPE_CHECKING:
+    from tollspan.ledger import Ledger, LedgerEvent, WriterCounts
 
 _QUIET = ("_ProxyMeterProvider", "NoOpMeterProvider")
 _ERRORS = ("failures", "conflicts", "rejected", "lost")
 
-_Look = Callable[[Ledger], Iterable[Observation]]
+_Look = Callable[["Ledger"], Iterable[Observation]]
 
 
 class LedgerMetrics:
     """The instruments of one process. `ledger` gives the ledger once it is open, and None before."""
 
-    def __init__(self, provider: MeterProvider | None, ledger: Callable[[], Ledger | None]) -> None:
+    def __init__(self, provider: MeterProvider | None, ledger: "Callable[[], Ledger | None]") -> None:
         self._provider = provider or metrics.get_meter_provider()
         self._ledger = ledger
         meter = self._provider.get_meter("tollspan", version("tollspan"))
@@ -35,7 +39,7 @@ class LedgerMetrics:
         """Whether anybody collects."""
         return type(self._provider).__name__ not in _QUIET
 
-    def tell(self, events: Sequence[LedgerEvent]) -> None:
+    def tell(self, events: "Sequence[LedgerEvent]") -> None:
         """Count what was committed: a listener of the ledger."""
         for event in events:
             spend = event.spend_usd
@@ -75,42 +79,42 @@ class LedgerMetrics:
         return observe
 
 
-def _counts(ledger: Ledger) -> WriterCounts:
+def _counts(ledger: "Ledger") -> "WriterCounts":
     return ledger.writer.counts
 
 
-def _queue(ledger: Ledger) -> Iterable[Observation]:
+def _queue(ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(ledger.writer.pending)
 
 
-def _lag(ledger: Ledger) -> Iterable[Observation]:
+def _lag(ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(_counts(ledger).lag_ms)
 
 
-def _written(ledger: Ledger) -> Iterable[Observation]:
+def _written(ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(_counts(ledger).written)
 
 
-def _errors(ledger: Ledger) -> Iterable[Observation]:
+def _errors(ledger: "Ledger") -> Iterable[Observation]:
     for kind in _ERRORS:
         yield Observation(getattr(_counts(ledger), kind), {"error.type": kind})
     yield Observation(ledger.writer.journal.failures, {"error.type": "journal"})
 
 
-def _replays(ledger: Ledger) -> Iterable[Observation]:
+def _replays(ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(_counts(ledger).recovered)
 
 
-def _orphans(ledger: Ledger) -> Iterable[Observation]:
+def _orphans(ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(_counts(ledger).orphans)
 
 
-def _drift(ledger: Ledger) -> Iterable[Observation]:
+def _drift(ledger: "Ledger") -> Iterable[Observation]:
     try:
         yield Observation(ledger.drift())
     except LedgerError:
         return  # the errors are counted where the ledger is written
 
 
-def _races(_ledger: Ledger) -> Iterable[Observation]:
+def _races(_ledger: "Ledger") -> Iterable[Observation]:
     yield Observation(warm_races())

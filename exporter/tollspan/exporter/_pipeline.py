@@ -8,30 +8,24 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from opentelemetry import trace
 from opentelemetry.metrics import MeterProvider
 
-from tollspan.ledger import (
-    BudgetDefinition,
-    Ledger,
-    LedgerUnavailable,
-    PriceBook,
-    PriceFileError,
-    Settings,
-    internal_errors,
-    load_settings,
-    open_ledger,
-)
+from tollspan.ledger import BudgetDefinition, LedgerUnavailable, Settings, internal_errors, load_settings
 
 from ._metrics import LedgerMetrics
 from ._processor import LedgerSpanProcessor, bind, keep_books_in, take
-from ._record import CallRecord
 from ._sampling import record_unsampled
 from ._settle import settle
 from ._signals import flush_on_sigterm
+
+if TYPE_CHECKING:
+    from tollspan.ledger import Ledger, PriceBook
+
+    from ._record import CallRecord
 
 _log = logging.getLogger("tollspan")
 _SERVICE = "service.name"
@@ -47,7 +41,7 @@ class Pipeline:
     stands_in: ClassVar[bool] = False
     """Whether it takes the place of the configured one for a while, and so the foreign calls of all providers."""
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+    def __init__(self, settings: Settings, ledger: "Ledger | None" = None) -> None:
         self.settings = settings
         self._configured = settings.budgets
         self._added: list[list[BudgetDefinition]] = []
@@ -63,11 +57,13 @@ class Pipeline:
         self._pid = 0
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> "Ledger":
         """The configured ledger; holds that dead processes left in it are settled when it is first opened."""
         if self._ledger is None:
             with _lock:
                 if self._ledger is None:
+                    from tollspan.ledger import open_ledger  # noqa: PLC0415 - an application may make no call
+
                     self._ledger = open_ledger(settings=self.settings)
                     self._tell_metrics(self._ledger)
                     self._ledger.writer.defer(self._sweep)
@@ -82,7 +78,7 @@ class Pipeline:
         return self._ledger is not None
 
     @property
-    def prices(self) -> PriceBook:
+    def prices(self) -> "PriceBook":
         """The price book; a price file that cannot be read is reported once and left out."""
         if self._prices is None:
             with _lock:
@@ -128,7 +124,7 @@ class Pipeline:
         named = {budget.name: budget for budgets in (self._configured, *added) for budget in budgets}
         self.settings = replace(self.settings, budgets=tuple(named.values()))
 
-    def settle(self, record: CallRecord, span: trace.Span) -> None:
+    def settle(self, record: "CallRecord", span: trace.Span) -> None:
         """End the span and bring its record into the ledger: by the processor, or by hand where none saw the span."""
         context = span.get_span_context()
         seen = context.is_valid and span.is_recording()
@@ -148,7 +144,7 @@ class Pipeline:
                 if self._ledger is not None:
                     self._tell_metrics(self._ledger)
 
-    def _tell_metrics(self, ledger: Ledger) -> None:
+    def _tell_metrics(self, ledger: "Ledger") -> None:
         if self._metrics is not None and self._metrics.is_wanted:
             ledger.writer.listeners.add(self._metrics.tell, offsets=False)
 
@@ -167,7 +163,9 @@ class Pipeline:
         with internal_errors, suppress(LedgerUnavailable):  # the writer reports it; the next process does it again
             self.ledger.recover()
 
-    def _price_book(self) -> PriceBook:
+    def _price_book(self) -> "PriceBook":
+        from tollspan.ledger import PriceBook, PriceFileError  # noqa: PLC0415 - an application may make no call
+
         try:
             return PriceBook(overrides=self.settings.prices)
         except PriceFileError as error:

@@ -6,9 +6,10 @@ attributes, because a sampler may drop the span and a span limit may cut its att
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tollspan.ledger import Limit, RateCard, Segment, Status
+if TYPE_CHECKING:
+    from tollspan.ledger import Limit, RateCard, Segment, Status
 
 Outcome = Literal["billed", "unbilled", "unknown"]
 
@@ -18,11 +19,11 @@ class Held:
     """A hold on disk: its event id, what it holds in each of its limits (in the limit's unit), and in nano-USD."""
 
     hold_id: bytes
-    limits: tuple[Limit, ...]
+    limits: tuple["Limit", ...]
     amounts: tuple[int, ...]
     nano: int | None
 
-    def amount(self, limit: Limit) -> int:
+    def amount(self, limit: "Limit") -> int:
         """What is held in one limit; 0 in one that was not asked."""
         return next((a for own, a in zip(self.limits, self.amounts, strict=True) if own.key == limit.key), 0)
 
@@ -45,9 +46,9 @@ class CallRecord:
     dimensions: Mapping[str, str] = field(default_factory=dict)
     trace_id: int = 0
     span_id: int = 0
-    limits: tuple[Limit, ...] = ()
+    limits: tuple["Limit", ...] = ()
     held: Held | None = None
-    begun: Segment | None = None
+    begun: "Segment | None" = None
 
     category: str | None = None
     response_model: str | None = None
@@ -55,11 +56,11 @@ class CallRecord:
     fetchable: bool = False
     usage: dict[str, float] | None = None
     outcome: Outcome = "billed"
-    status: Status = "ok"
+    status: "Status" = "ok"
     cost: int | None = None
     estimate: int | None = None
     cost_source: str | None = None
-    rate_card: RateCard | None = None
+    rate_card: "RateCard | None" = None
     reason: str | None = None
     error_type: str | None = None
     error_message: str | None = None

@@ -1,14 +1,18 @@
 """Where the settlement of a call goes over into the ledger."""
 
-from tollspan.ledger import Ledger
+from typing import TYPE_CHECKING
 
-from ._record import CallRecord
-from ._translate import settlement
+if TYPE_CHECKING:
+    from tollspan.ledger import Ledger
+
+    from ._record import CallRecord
 
 
-def settle(record: CallRecord, ledger: Ledger) -> None:
+def settle(record: "CallRecord", ledger: "Ledger") -> None:
     """Hand the settlement of a call to a ledger; where it cannot be made, the call is settled at what it held."""
     try:
+        from ._translate import settlement  # noqa: PLC0415 - with the first call, and not before it
+
         entry = settlement(record)
     except Exception:
         if record.held is not None:

@@ -5,7 +5,18 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from tollspan.ledger import Beginning, Charge, Entry, EventType, LedgerEvent, Limit, charge_of, event_id_for, to_usd
+from tollspan.ledger import (
+    Beginning,
+    Charge,
+    Entry,
+    EventType,
+    LedgerEvent,
+    Limit,
+    charge_of,
+    event_id_for,
+    to_usd,
+    tokens_of,
+)
 
 from ._record import CallRecord, Held
 
@@ -170,10 +181,7 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
     if limit.unit == "requests":
         return charge_of(limit, 1)
     if limit.unit == "tokens":
-        usage = record.usage
-        return charge_of(
-            limit, fallback if usage is None else int(usage.get("tokens_in", 0) + usage.get("tokens_out", 0))
-        )
+        return charge_of(limit, fallback if record.usage is None else tokens_of(record.usage))
     spend = record.cost if record.cost is not None else record.estimate
     return charge_of(limit, fallback if spend is None else spend)
 

@@ -1,9 +1,26 @@
 """Instrumentation of the LLM SDKs: `instrument()` and `uninstrument()`; zero-code mode calls the same."""
 
-from ._instrumentor import TollspanInstrumentor, instrument, pre_instrument, uninstrument
-from ._patching import INSTALLATION, sdk_version
-from ._sites import CALL_SITES, CallSite
-from ._wires import uncovered
+from typing import TYPE_CHECKING
+
+from tollspan.ledger import lazy_face
+
+if TYPE_CHECKING:
+    from ._instrument import instrument, pre_instrument, uninstrument
+    from ._instrumentor import TollspanInstrumentor
+    from ._patching import INSTALLATION, sdk_version
+    from ._sites import CALL_SITES, CallSite
+    from ._wires import uncovered
+else:
+    __getattr__, __dir__ = lazy_face(
+        __name__,
+        {
+            "_instrument": "instrument pre_instrument uninstrument",
+            "_instrumentor": "TollspanInstrumentor",
+            "_patching": "INSTALLATION sdk_version",
+            "_sites": "CALL_SITES CallSite",
+            "_wires": "uncovered",
+        },
+    )
 
 __all__ = [
     "CALL_SITES",

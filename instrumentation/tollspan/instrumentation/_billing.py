@@ -4,33 +4,41 @@ from collections.abc import Callable
 
 from tollspan.budget import largest_output
 from tollspan.exporter import CallRecord, book_usage
-from tollspan.ledger import CutStream, RateCard, Unpriced, to_nano
+from tollspan.ledger import BEHIND, CutStream, RateCard, Unpriced, to_nano
 
 from ._readers import RequestFacts, ResponseFacts
 
 PriceOf = Callable[[str | None, str | None], RateCard | Unpriced]
 """The price of a model at a service tier, for the call's provider and start."""
 
+_CUT = "the stream was cut before its usage came"
+
 
 def book(
     record: CallRecord, request: RequestFacts, answer: ResponseFacts, price_of: PriceOf, *, cut_stream: CutStream
 ) -> None:
     """Put the cost of an answer into the record of its call."""
-    record.response_model, record.response_id, record.usage = answer.model, answer.response_id, answer.usage
+    record.response_model, record.response_id = answer.model, answer.response_id
+    record.usage = request.usage_of(answer) if answer.complete else answer.usage
     if answer.cost_usd is not None:
         record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
-    elif answer.usage is not None:
+    elif request.free and not record.usage:
+        _book_free(record, None if answer.complete else _CUT)
+    elif record.usage is not None:
         tier = answer.service_tier or request.service_tier
         book_usage(record, lambda model: price_of(model, tier))
         _book_others(record, answer, price_of)
     else:
         estimate = _of_what_was_seen(record, request, answer, price_of, cut_stream)
-        reason = "the answer carried no usage" if answer.complete else "the stream was cut before its usage came"
-        _book_estimate(record, estimate, reason)
+        _book_estimate(record, estimate, "the answer carried no usage" if answer.complete else _CUT)
+
+
+def _book_free(record: CallRecord, reason: str | None) -> None:
+    record.cost, record.cost_source, record.usage, record.reason = 0, "free", {}, reason
 
 
 def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -> None:
-    """Add what other models behind the same request have used, each at its own price."""
+    """Add what other models behind the same request have used, each at its own price and under its own name."""
     for model, usage in answer.others:
         card = price_of(model, None)
         cost = card.cost(usage) if isinstance(card, RateCard) else card
@@ -38,13 +46,18 @@ def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -
             record.cost, record.cost_source, record.reason = None, "unpriced", cost.reason
         elif record.cost is not None:
             record.cost += cost
-        counted = record.usage or {}
-        record.usage = {**counted, **{key: counted.get(key, 0) + count for key, count in usage.items()}}
+        record.usage = dict(record.usage or {})
+        for key, count in usage.items():
+            name = f"{key}{BEHIND}{model}"
+            record.usage[name] = record.usage.get(name, 0) + count
 
 
 def book_unknown(record: CallRecord, request: RequestFacts, price_of: PriceOf, reason: str) -> None:
     """Put the most that the attempt may have cost into the record: nobody can tell whether it was billed."""
-    _book_estimate(record, upper_bound(record, request, price_of), reason)
+    if request.free:
+        _book_free(record, reason)
+    else:
+        _book_estimate(record, upper_bound(record, request, price_of), reason)
 
 
 def book_unread(record: CallRecord) -> None:
@@ -61,6 +74,8 @@ def upper_bound(
     """
     if record.held is not None and record.held.nano is not None:
         return record.held.nano
+    if request.free:
+        return 0
     if not request.priced:
         return None
     card = price_of(request.model, request.service_tier)

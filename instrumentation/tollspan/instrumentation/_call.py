@@ -17,13 +17,16 @@ from tollspan.ledger import Entry, RateCard, Unpriced, internal_errors, new_call
 from . import _outcomes
 from . import _semconv as sc
 from ._billing import book, book_unknown, book_unread, upper_bound
+from ._content import CAPTURE, capture
 from ._open_streams import ended, opened
 from ._patience import FIRST_WAIT, Waits
 from ._providers import origin_of
 from ._readers import Reader, RequestFacts, ResponseFacts
 from ._refusals import AttemptRefused, Refusals
-from ._spans import describe_end, provider_in_use, start_span
+from ._spans import describe_end, start_span
 from ._tap import Sink
+from ._tasks import begun
+from ._tracing import provider_in_use
 
 
 def current() -> "Call | Expected | None":
@@ -54,13 +57,14 @@ class Expected:
 class Call:
     """A call in progress.
 
+    `asked` is the body of its latest attempt, only kept while content is captured.
     `changeable` tells whether its request can still be changed. `sending` is the wire that has its attempt now: what
     passes another wire below that one, as where httpx sends by means of aiohttp, is the same attempt.
     """
 
     __slots__ = (
         "_answered", "_began", "_body", "_counted", "_error", "_headers", "_json_error", "_line",
-        "_origin", "_settled", "_sink", "_status", "admission", "changeable", "facts", "hide", "in_force",
+        "_origin", "_settled", "_sink", "_status", "admission", "asked", "changeable", "facts", "hide", "in_force",
         "reader", "record", "sending", "span", "waits",
     )  # fmt: skip
 
@@ -73,6 +77,7 @@ class Call:
         self._origin = origin_of(url, vendor or reader.vendor, line.settings.providers)
         self._sink: Sink | None = None
         self._body: bytes | None = None
+        self.asked: bytes | None = None
         self._status: int | None = None
         self._error: BaseException | None = None
         self.waits: Waits | None = None
@@ -83,7 +88,7 @@ class Call:
         self.record = CallRecord(
             call_id=new_call_id(now),
             started=now,
-            operation=reader.operation,
+            operation=facts.operation or reader.operation,
             provider=self._origin.provider,
             request_model=facts.model,
             dimensions=dimensions_of_call(line),
@@ -99,7 +104,7 @@ class Call:
 
     def admit(self, *, attempt: int = 0) -> None:
         """Ask the budgets. Raises CallRefused."""
-        if not is_budgeted():
+        if self.facts.free or not is_budgeted():
             return
         try:
             with internal_errors, Refusals() as refusals:
@@ -111,7 +116,7 @@ class Call:
 
     async def aadmit(self, *, attempt: int = 0) -> None:
         """Ask the budgets, from a task. Raises CallRefused."""
-        if not is_budgeted():
+        if self.facts.free or not is_budgeted():
             return
         try:
             with internal_errors, Refusals() as refusals:
@@ -171,8 +176,12 @@ class Call:
             self._line.ledger.writer.put(Entry(event))
 
     def broke(self, error: BaseException) -> None:
-        """The attempt got no answer."""
-        self._error = error
+        """The attempt got no answer; or one that its HTTP library has made an exception of, as aiohttp does."""
+        status = getattr(error, "status", None)
+        if isinstance(status, int) and status >= _outcomes.FIRST_ERROR:
+            self.answered(status, b"")
+        else:
+            self._error = error
 
     def answered(self, status: int, body: bytes | None, headers: Mapping[str, str] | None = None) -> None:
         """The attempt got an answer; `body` None where it is still to be streamed."""
@@ -186,10 +195,12 @@ class Call:
         `is_json` tells of an error that its body is declared to be JSON.
         """
         self.answered(status, None, headers)
-        if status < 400:  # noqa: PLR2004 - HTTP: below 400 is no error
+        if status < _outcomes.FIRST_ERROR:
             self._sink = Sink(self._stream_ended, self._stream_abandoned)
             if self.facts.stream:
-                self._sink.marks, self._sink.is_terminal = self.reader.terminal_marks, self.reader.is_complete
+                framed = headers is not None and "amazon.eventstream" in headers.get("content-type", "")
+                self._sink.marks = (framed and self.reader.framed_marks) or self.reader.terminal_marks
+                self._sink.is_terminal = self.reader.is_complete
             if self.admission.cut_stream == "drain" or self._line.settings.drain_cut_streams:
                 self._sink.is_complete = self.reader.is_complete
             self._line.ledger.writer.start()  # its thread settles an abandoned stream
@@ -201,20 +212,21 @@ class Call:
     @property
     def is_over(self) -> bool:
         """Whether a good answer has come, or the call is settled: what is sent after that is another call."""
-        return self._settled or (self._answered and (self._status or 0) < 400)  # noqa: PLR2004 - HTTP: below, no error
+        return self._settled or (self._answered and (self._status or 0) < _outcomes.FIRST_ERROR)
 
     # ---- afterwards
 
     def returned(self, result: Any) -> None:
         """The SDK's method returned: settle now, unless a stream is still to be read."""
-        streams = self._sink is not None and self._sink.open and (self._status or 0) < 400  # noqa: PLR2004 - HTTP
+        streams = self._sink is not None and self._sink.open and (self._status or 0) < _outcomes.FIRST_ERROR
         if self._settled or streams:
             return
         with internal_errors:
             if not self._answered:
                 self._body = _serialised(result)
                 self.record.attempts = max(self.record.attempts, 1)
-        failed = (self._status or 0) >= 400  # noqa: PLR2004 - HTTP: an error that no SDK has made an exception of
+        # An error that no SDK has made an exception of.
+        failed = (self._status or 0) >= _outcomes.FIRST_ERROR
         self._settle(partial(self._conclude_failure, None) if failed else self._conclude_answer)
 
     def failed(self, error: BaseException) -> None:
@@ -250,6 +262,7 @@ class Call:
             max_output_tokens=facts.max_output_tokens,
             choices=facts.choices,
             unbounded=facts.unbounded,
+            uncovered=self.record.category == "uncovered",
             units=facts.find_units(),
             clampable=clampable,
             of_model=self._intent_of_model if clampable and self.reader.names_model else None,
@@ -368,6 +381,9 @@ class Call:
         return facts
 
     def _stream_ended(self, error: BaseException | None, left: bool) -> None:
+        if error is not None and self.in_force and not self.facts.stream:
+            self._error = error  # some SDKs read a whole answer after the wire gave it, and send again where it is cut
+            return
         self._settle(partial(self._conclude_stream, error, left))
 
     def _stream_abandoned(self) -> None:
@@ -390,6 +406,10 @@ class Call:
             if record.cost_source is None and record.outcome != "unbilled":
                 book_unread(record)
             describe_end(self.span, record, facts, with_cost=self._line.settings.cost_attributes)
+        if CAPTURE.active:
+            with internal_errors:
+                capture(self.span, record, self.asked, self._received(), stream=self.facts.stream)
+            self.asked = None
         with internal_errors:
             coverage.settled(self._counted, record)
         with internal_errors:
@@ -403,6 +423,8 @@ class Call:
         """A whole answer, in JSON or as a finished stream."""
         facts = self._read()
         book(self.record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
+        if self.record.fetchable and facts.usage is None and facts.response_id and self.record.model:
+            begun(facts.response_id, self.record.model)
         if facts.error_type is not None:
             self._note_error(None, facts)
         return facts
@@ -418,7 +440,8 @@ class Call:
         by_itself = error is None and not left
         if not self.facts.stream:
             facts.complete = facts.usage is not None or by_itself
-        elif by_itself and facts.finish_reasons:  # not every server sends a terminal event
+        # Not every server sends a terminal event, and some flavours have none.
+        elif by_itself and (facts.finish_reasons or not self.reader.terminal_marks):
             facts.complete = True
         if facts.complete and left_at is None:  # what an SDK meets while it clears up after the last event: no matter
             error = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from opentelemetry.trace import get_current_span
 
+from tollspan.budget import charged
 from tollspan.exporter import CallRecord, coverage, pipeline, settlement
 from tollspan.ledger import fetched_call_id, internal_errors
 
@@ -19,6 +20,7 @@ from ._call import dimensions_of_call
 from ._providers import origin_of
 from ._readers import FETCHES, Fetch, RequestFacts, ResponseFacts
 from ._tap import Sink
+from ._tasks import model_of
 
 _REMEMBERED = 4096
 _counted: "OrderedDict[str, None]" = OrderedDict()
@@ -59,6 +61,7 @@ def _count(fetch: Fetch, url: Any, body: bytes) -> None:
         while len(_counted) > _REMEMBERED:
             _counted.popitem(last=False)
         record = _record(fetch, url, facts, facts.response_id, facts.created)
+        record.limits = charged(record)  # where the ledger knows the call, those that admitted it count, not these
         coverage.settled(coverage.opened(record), record)
         pipeline().ledger.writer.put(settlement(record))
 
@@ -66,10 +69,11 @@ def _count(fetch: Fetch, url: Any, body: bytes) -> None:
 def _record(fetch: Fetch, url: Any, facts: ResponseFacts, response_id: str, created: float) -> CallRecord:
     line = pipeline()
     origin = origin_of(url, fetch.reader.vendor, line.settings.providers)
+    facts.model = facts.model or model_of(response_id)
     record = CallRecord(
         call_id=fetched_call_id(response_id, created),
         started=created,
-        operation=fetch.reader.operation,
+        operation=facts.operation or fetch.reader.operation,
         provider=origin.provider,
         request_model=facts.model,
         dimensions=dimensions_of_call(line),

@@ -4,6 +4,7 @@ An SDK's exception tells too little: its time-out covers a connection that was n
 made and lost. No provider states who pays for a 5xx or for a request that timed out, so those are unknown, not free.
 """
 
+import re
 from typing import Literal
 
 Outcome = Literal["billed", "unbilled", "unknown"]
@@ -23,16 +24,19 @@ _NEVER_SENT = frozenset(
         "SSLCertVerificationError",
     }
 )  # fmt: skip
+# `reason` of an ssl.SSLError, where no handshake came about.
+_NO_HANDSHAKE = re.compile(r"ALERT|CERTIFICATE|HANDSHAKE|PROTOCOL|WRONG_VERSION|HTTP_REQUEST")
 _DEPTH = 6
 _UNKNOWN_4XX = frozenset({408, 499})
 _OWN_ERRORS = frozenset({500, 503, 529})
 _SERVER_ERROR = 500
-_CLIENT_ERROR = 400
+# A redirect that nobody follows is no answer of a model.
+FIRST_ERROR = 300
 
 
 def of_status(status: int, *, provider_error: bool) -> Outcome:
     """Judge an answer by its HTTP status; `provider_error` tells that its body is an error the provider wrote."""
-    if status < _CLIENT_ERROR:
+    if status < FIRST_ERROR:
         return "billed"
     if status < _SERVER_ERROR:
         return "unknown" if status in _UNKNOWN_4XX else "unbilled"
@@ -47,8 +51,11 @@ def of_exception(error: BaseException) -> Outcome:
             break
         if any(c.__name__ in _NEVER_SENT for c in type(inner).__mro__):
             return "unbilled"
+        reason = getattr(inner, "reason", None)
+        if isinstance(inner, OSError) and isinstance(reason, str) and _NO_HANDSHAKE.search(reason):
+            return "unbilled"
         # requests has urllib3's error as its argument, and that one the reason; others chain them.
-        below = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        below = reason if isinstance(reason, BaseException) else (inner.args[0] if inner.args else None)
         inner = below if isinstance(below, BaseException) else inner.__cause__
     return "unknown"
 

@@ -17,6 +17,7 @@ import wrapt
 from tollspan.ledger import internal_errors
 
 from ._sites import CALL_SITES, CallSite
+from ._watch import WATCH
 from ._wires import WIRES, Wire
 from ._wrappers import Wrapper, wrapper_for
 
@@ -142,3 +143,5 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 INSTALLATION = Installation()
 """The one installation of the process."""
+
+WATCH.table_loaded(INSTALLATION)

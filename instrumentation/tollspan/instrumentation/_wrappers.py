@@ -1,6 +1,7 @@
 """What stands around an SDK's method: open the call, let the SDK work, close the call. Results pass untouched."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any
 
@@ -154,13 +155,20 @@ def _async_sends(site: CallSite) -> Wrapper:
 
 
 def _sent(expected: Expected, result: Any) -> Any:
-    """What a method that sends gives back: as it is; or, a generator of the SDK's, one that sends in our name."""
+    """What a method that sends gives back: as it is; or, a generator of the SDK's, one that sends in our name.
+
+    A manager that contextlib makes of a generator sends when it is entered, and keeps its type.
+    """
     if expected.call is not None:
         expected.call.returned(result)
     if type(result) is GeneratorType:
         return _stepped(result, expected)
     if type(result) is AsyncGeneratorType:
         return _astepped(result, expected)
+    if type(result) is _GeneratorContextManager:
+        result.gen = _stepped(result.gen, expected)
+    elif type(result) is _AsyncGeneratorContextManager:
+        result.gen = _astepped(result.gen, expected)
     return result
 
 

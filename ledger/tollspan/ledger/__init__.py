@@ -3,63 +3,111 @@
 `open_ledger()` opens the configured ledger, `LedgerEvent` is one row of it.
 """
 
-from ._archive import Imported
-from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
-from ._counts import WriterCounts
-from ._definitions import (
-    LONGEST_WAIT_S,
-    BudgetDefinition,
-    BudgetSyntaxError,
-    CutStream,
-    Mode,
-    OnLimit,
-    format_limit,
-    parse_limit,
-)
-from ._ending import at_the_end
-from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
-from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
-from ._fetched import fetched_call_id
-from ._figures import (
-    DailyModelCost,
-    Difference,
-    ErrorRate,
-    KnownBudget,
-    Latency,
-    ModelLatency,
-    OpenHolds,
-    Overview,
-    ReportRow,
-    TimePoint,
-    Trouble,
-    UncoveredCalls,
-    UnderheldCalls,
-    UnpricedCalls,
-)
-from ._guard import internal_errors
-from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
-from ._journal import Segment
-from ._journal_format import Beginning
-from ._learned import LearnedBound
-from ._ledger import Ledger, open_ledger
-from ._listeners import Listener
-from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
-from ._overrides import BudgetOverride, Overrides
-from ._prices import PriceBook, PriceFileError
-from ._prune import Pruned
-from ._rates import CostBound, RateCard, Unpriced
-from ._registry import dump_definition, load_definition
-from ._selection import QueryError, time_zone
-from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
-from ._single_flight import warm_races
-from ._store import Definition
-from ._sweep import Recovered
-from ._tickets import Ticket
-from ._units import Unit, account_of, budget_of, format_amount, in_unit, unit_of
-from ._windows import Window, WindowKind, did_you_mean
-from ._writer import Writer
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_face
+
+if TYPE_CHECKING:
+    from ._archive import Imported
+    from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
+    from ._counts import WriterCounts
+    from ._definitions import (
+        LONGEST_WAIT_S,
+        BudgetDefinition,
+        BudgetSyntaxError,
+        CutStream,
+        Mode,
+        OnLimit,
+        format_limit,
+        parse_limit,
+    )
+    from ._ending import at_the_end
+    from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
+    from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
+    from ._fetched import fetched_call_id
+    from ._figures import (
+        DailyModelCost,
+        Difference,
+        ErrorRate,
+        KnownBudget,
+        Latency,
+        ModelLatency,
+        OpenHolds,
+        Overview,
+        ReportRow,
+        TimePoint,
+        Trouble,
+        UncoveredCalls,
+        UnderheldCalls,
+        UnpricedCalls,
+    )
+    from ._guard import internal_errors
+    from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
+    from ._journal import Segment
+    from ._journal_format import Beginning
+    from ._learned import LearnedBound
+    from ._ledger import Ledger, open_ledger
+    from ._listeners import Listener
+    from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
+    from ._overrides import BudgetOverride, Overrides
+    from ._prices import PriceBook, PriceFileError
+    from ._prune import Pruned
+    from ._rates import CostBound, RateCard, Unpriced
+    from ._registry import dump_definition, load_definition
+    from ._selection import QueryError, time_zone
+    from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
+    from ._single_flight import warm_races
+    from ._store import Definition
+    from ._sweep import Recovered
+    from ._tickets import Ticket
+    from ._units import BEHIND, Unit, account_of, budget_of, format_amount, in_unit, tokens_of, unit_of
+    from ._windows import Window, WindowKind, did_you_mean
+    from ._writer import Writer
+else:
+    __getattr__, __dir__ = lazy_face(
+        __name__,
+        {
+            "_archive": "Imported",
+            "_batch": "LEDGER_BUDGET Entry HoldRequest Key charge_of",
+            "_counts": "WriterCounts",
+            "_definitions": (
+                "LONGEST_WAIT_S BudgetDefinition BudgetSyntaxError CutStream Mode OnLimit format_limit parse_limit"
+            ),
+            "_ending": "at_the_end",
+            "_errors": "LedgerConflict LedgerError LedgerUnavailable",
+            "_events": "Charge EventType LedgerEvent Status call_id_prefix event_id_for new_call_id",
+            "_fetched": "fetched_call_id",
+            "_figures": (
+                "DailyModelCost Difference ErrorRate KnownBudget Latency ModelLatency OpenHolds Overview "
+                "ReportRow TimePoint Trouble UncoveredCalls UnderheldCalls UnpricedCalls"
+            ),
+            "_guard": "internal_errors",
+            "_holds": "Balance Cost Demand Grant Limit Refusal decide",
+            "_journal": "Segment",
+            "_journal_format": "Beginning",
+            "_learned": "LearnedBound",
+            "_ledger": "Ledger open_ledger",
+            "_listeners": "Listener",
+            "_money": "NANO_PER_USD format_usd to_nano to_nano_up to_usd",
+            "_overrides": "BudgetOverride Overrides",
+            "_prices": "PriceBook PriceFileError",
+            "_prune": "Pruned",
+            "_rates": "CostBound RateCard Unpriced",
+            "_registry": "dump_definition load_definition",
+            "_selection": "QueryError time_zone",
+            "_settings": "SETTINGS ConfigurationError Settings load_settings settings_reference",
+            "_single_flight": "warm_races",
+            "_store": "Definition",
+            "_sweep": "Recovered",
+            "_tickets": "Ticket",
+            "_units": "BEHIND Unit account_of budget_of format_amount in_unit tokens_of unit_of",
+            "_windows": "Window WindowKind did_you_mean",
+            "_writer": "Writer",
+        },
+    )
 
 __all__ = [
+    "BEHIND",
     "LEDGER_BUDGET",
     "LONGEST_WAIT_S",
     "NANO_PER_USD",
@@ -139,6 +187,7 @@ __all__ = [
     "format_usd",
     "in_unit",
     "internal_errors",
+    "lazy_face",
     "load_definition",
     "load_settings",
     "new_call_id",
@@ -149,6 +198,7 @@ __all__ = [
     "to_nano",
     "to_nano_up",
     "to_usd",
+    "tokens_of",
     "unit_of",
     "warm_races",
 ]

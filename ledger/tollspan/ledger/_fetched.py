@@ -15,7 +15,7 @@ from ._events import Charge, LedgerEvent, call_id_prefix, event_id_for
 from ._lookup import FOUND, lookup_key
 from ._money import to_nano
 from ._rows import from_row
-from ._units import unit_of
+from ._units import tokens_of, unit_of
 
 
 def fetched_call_id(response_id: str, created: float) -> bytes:
@@ -72,7 +72,7 @@ def _adjusts(call: LedgerEvent, event: LedgerEvent) -> Iterator[LedgerEvent]:
         call,
         **same,
         event_id=_adjust_id(call, 1).hex(),
-        model=event.model,
+        model=event.model or call.model,
         usage=event.usage,
         cost_est_usd=None,
         cost_actual_usd=event.cost_actual_usd,
@@ -87,7 +87,7 @@ def _charged(charge: Charge, event: LedgerEvent) -> Charge:
     """What the answer uses of a balance that its call counts in; what was estimated stays where that is not known."""
     unit = unit_of(charge.budget)
     if unit == "tokens":
-        return replace(charge, amount=int(event.usage.get("tokens_in", 0) + event.usage.get("tokens_out", 0)))
+        return replace(charge, amount=tokens_of(event.usage))
     cost = event.cost_actual_usd
     return replace(charge, amount=to_nano(cost)) if unit == "USD" and isinstance(cost, Decimal) else charge
 

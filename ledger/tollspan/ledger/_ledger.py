@@ -7,46 +7,51 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
-from . import _queries
-from ._adjust import corrections
-from ._archive import Imported, Progress, Selected, export_jsonl, import_jsonl
 from ._batch import LEDGER_BUDGET, Entry, Key
 from ._errors import LedgerError, LedgerUnavailable
 from ._events import LedgerEvent
-from ._figures import (
-    DailyModelCost,
-    Difference,
-    ErrorRate,
-    KnownBudget,
-    ModelLatency,
-    OpenHolds,
-    Overview,
-    ReportRow,
-    TimePoint,
-    Trouble,
-    UncoveredCalls,
-    UnderheldCalls,
-    UnpricedCalls,
-)
 from ._holds import Balance
 from ._index import found, run_ids
+from ._lazy import LazyModule
 from ._learned import LearnedBound, learned_bound, learned_bounds
 from ._listeners import Listener
 from ._money import to_usd
 from ._overrides import BudgetOverride, Overrides, remove_override, save_override
 from ._owners import ASIDE_SUFFIX, owners_folder
-from ._parquet import export_parquet
 from ._prune import Pruned, count_before, prune_piece
 from ._rows import from_row
 from ._settings import Settings, load_settings
 from ._single_flight import SingleFlight
 from ._store import SQLiteStore
 from ._sweep import Recovered
-from ._verify import verify
 from ._windows import Window, room_at
 from ._writer import Writer
+
+if TYPE_CHECKING:
+    from . import _adjust, _archive, _figures, _parquet, _queries, _verify
+    from ._archive import Imported, Progress
+    from ._figures import (
+        DailyModelCost,
+        Difference,
+        ErrorRate,
+        KnownBudget,
+        ModelLatency,
+        OpenHolds,
+        Overview,
+        ReportRow,
+        TimePoint,
+        Trouble,
+        UncoveredCalls,
+        UnderheldCalls,
+        UnpricedCalls,
+    )
+else:  # what no call needs
+    _adjust, _archive, _figures, _parquet, _queries, _verify = (
+        LazyModule(f"{__package__}.{name}")
+        for name in ("_adjust", "_archive", "_figures", "_parquet", "_queries", "_verify")
+    )
 
 _PAGE = 1000
 _WATCHED = 256
@@ -250,24 +255,24 @@ class Ledger:
 
     # ---- figures: calls count where they began; intervals are 15M, 1H, 1D, 7D, up to now
 
-    def overview(self, interval: str = "1D", user_id: str | None = None) -> Overview:
+    def overview(self, interval: str = "1D", user_id: str | None = None) -> "Overview":
         """Requests, errors, latency, tokens and cost of an interval. Raises QueryError for another interval."""
         self.flush()
         return _queries.overview(self.store, interval=interval, user_id=user_id)
 
-    def time_series(self, interval: str = "1D", user_id: str | None = None) -> list[TimePoint]:
+    def time_series(self, interval: str = "1D", user_id: str | None = None) -> "list[TimePoint]":
         """As `overview`, in steps of 1 minute (15M, 1H), 15 minutes (1D) or 1 hour (7D); first and last are partial."""
         self.flush()
         return _queries.time_series(self.store, interval=interval, user_id=user_id)
 
-    def provider_model_latency(self, interval: str = "1D", user_id: str | None = None) -> list[ModelLatency]:
+    def provider_model_latency(self, interval: str = "1D", user_id: str | None = None) -> "list[ModelLatency]":
         """How long the calls of each model at each provider took. Raises QueryError."""
         self.flush()
         return _queries.provider_model_latency(self.store, interval=interval, user_id=user_id)
 
     def daily_model_cost(
         self, interval: str = "7D", user_id: str | None = None, *, timezone: str = "UTC"
-    ) -> list[DailyModelCost]:
+    ) -> "list[DailyModelCost]":
         """What each model cost on each day of a zone; the first day counts from where the interval begins.
 
         Raises QueryError.
@@ -275,7 +280,7 @@ class Ledger:
         self.flush()
         return _queries.daily_model_cost(self.store, interval=interval, user_id=user_id, timezone=timezone)
 
-    def error_rate(self, interval: str = "1D", user_id: str | None = None) -> list[ErrorRate]:
+    def error_rate(self, interval: str = "1D", user_id: str | None = None) -> "list[ErrorRate]":
         """How often the calls of each model failed, and how often with HTTP status 429. Raises QueryError."""
         self.flush()
         return _queries.error_rate(self.store, interval=interval, user_id=user_id)
@@ -287,7 +292,7 @@ class Ledger:
         since: float | dt.datetime | None = None,
         until: float | dt.datetime | None = None,
         tz: str = "UTC",
-    ) -> list[ReportRow]:
+    ) -> "list[ReportRow]":
         """Calls, tokens and cost grouped by dimensions, such as `model` or `day,tag:feature`; by "" all in one row.
 
         Dimensions: model, provider, operation, user, profile, session, run, status, day, hour (of the zone `tz`), and
@@ -297,32 +302,32 @@ class Ledger:
         self.flush()
         return _queries.report(self.store, by=by, since=since, until=until, timezone=tz)
 
-    def unpriced(self, since: float | None = None) -> list[UnpricedCalls]:
+    def unpriced(self, since: float | None = None) -> "list[UnpricedCalls]":
         """The models whose calls since an instant (epoch seconds) have no price."""
         self.flush()
         return _queries.unpriced(self.store, since=since)
 
-    def uncovered(self, since: float | None = None) -> list[UncoveredCalls]:
+    def uncovered(self, since: float | None = None) -> "list[UncoveredCalls]":
         """The calls since an instant (epoch seconds) that no call site covers: seen on the wire only."""
         self.flush()
         return _queries.uncovered(self.store, since=since)
 
-    def underholds(self, since: float | None = None) -> list[UnderheldCalls]:
+    def underholds(self, since: float | None = None) -> "list[UnderheldCalls]":
         """The models whose calls since an instant (epoch seconds) cost more than was held for them."""
         self.flush()
         return _queries.underholds(self.store, since=since)
 
-    def open_holds(self) -> OpenHolds:
+    def open_holds(self) -> "OpenHolds":
         """How many calls in flight hold something in a strict budget, and how much."""
         self.flush()
         return _queries.open_holds(self.store)
 
-    def known_budgets(self) -> list[KnownBudget]:
+    def known_budgets(self) -> "list[KnownBudget]":
         """The budgets with a window that processes used with this ledger, by name. Raises BudgetSyntaxError."""
         self.flush()
         return _queries.known_budgets(self.store)
 
-    def rival_budgets(self, since: float) -> list[KnownBudget]:
+    def rival_budgets(self, since: float) -> "list[KnownBudget]":
         """The definitions of those names that had more than one since an instant (epoch seconds)."""
         self.flush()
         return _queries.rival_budgets(self.store, since=since)
@@ -380,7 +385,7 @@ class Ledger:
         have, LedgerConflict where somebody else corrects it at the same moment, and LedgerUnavailable.
         """
         self.flush()
-        events = corrections(self.store, bytes.fromhex(call_id), cost_usd, reason)
+        events = _adjust.corrections(self.store, bytes.fromhex(call_id), cost_usd, reason)
         for event in events:
             self.writer.put_durable(Entry(event)).wait()
         return events
@@ -394,19 +399,18 @@ class Ledger:
 
     # ---- the whole
 
-    def verify(self) -> list[Difference]:
+    def verify(self) -> "list[Difference]":
         """The balances that are not what the log says: none, or there is a bug or a damaged file."""
         self.flush()
-        return verify(self.store)
+        return _verify.verify(self.store)
 
-    def trouble(self) -> Trouble:
+    def trouble(self) -> "Trouble":
         """What went wrong with this ledger so far, in any process."""
         self.flush()
         facts = {row["name"]: int(row["value"]) for row in self.store.query("SELECT name, value FROM ledger_fact")}
         aside = () if self.path is None else tuple(sorted(owners_folder(self.path).glob(f"*{ASIDE_SUFFIX}")))
-        return Trouble(
-            **{fact.name: facts.get(fact.name, 0) for fact in fields(Trouble) if fact.name != "aside"}, aside=aside
-        )
+        named = [fact.name for fact in fields(_figures.Trouble) if fact.name != "aside"]
+        return _figures.Trouble(**{name: facts.get(name, 0) for name in named}, aside=aside)
 
     def snapshot_to(self, path: Path | str) -> None:
         """Copy the ledger, consistent while others write (SQLite's online backup). Raises FileExistsError."""
@@ -421,7 +425,7 @@ class Ledger:
         *,
         since: float | None = None,
         until: float | None = None,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> int:
         """Write the log as JSON Lines, one event on a line; a file that is such an export gets what it lacks.
 
@@ -431,7 +435,9 @@ class Ledger:
         """
         self.flush()
         where = Path(target) if isinstance(target, str) else target
-        return export_jsonl(self.store, where, selected=Selected(since=since, until=until), progress=progress)
+        return _archive.export_jsonl(
+            self.store, where, selected=_archive.Selected(since=since, until=until), progress=progress
+        )
 
     def export_parquet(
         self,
@@ -439,23 +445,23 @@ class Ledger:
         *,
         since: float | None = None,
         until: float | None = None,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> int:
         """As `export_jsonl`, but as Parquet: parts in a folder, which cannot be imported. Needs the extra `parquet`.
 
         What is no single value is a column of JSON; `spend_usd` is what an event adds to spend.
         """
         self.flush()
-        selected = Selected(since=since, until=until)
-        return export_parquet(self.store, Path(folder), selected=selected, progress=progress)
+        selected = _archive.Selected(since=since, until=until)
+        return _parquet.export_parquet(self.store, Path(folder), selected=selected, progress=progress)
 
     def import_jsonl(
         self,
         source: Path | str | BinaryIO,
         *,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
         warn: Callable[[str], None] | None = None,
-    ) -> Imported:
+    ) -> "Imported":
         """Store the events of an export; those that are stored already stay as they are, so it may be run again.
 
         Ids and times are those of the export, offsets are new, and balances count what they count of any event. Holds
@@ -465,7 +471,7 @@ class Ledger:
         """
         self.flush()
         where = Path(source) if isinstance(source, str) else source
-        return import_jsonl(self.store, self.writer, where, progress=progress, warn=warn)
+        return _archive.import_jsonl(self.store, self.writer, where, progress=progress, warn=warn)
 
     def reset(self) -> None:
         """Hide the events so far from `events`, `tail` and `runs`; the log and all balances stay as they are."""

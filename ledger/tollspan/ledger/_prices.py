@@ -212,7 +212,9 @@ def _listed_card(
     tier = (service_tier or "").lower()
     # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
     own = any(model is listed for listed in provider.models)
-    context = {"service_tier": tier} if own and tier not in _STANDARD_TIERS else None
+    # genai-prices keeps batches apart from the tiers that a request asks for.
+    kind = "processing" if tier == "batch" else "service_tier"
+    context = {kind: tier} if own and tier not in _STANDARD_TIERS else None
     prices = {key: _steps(price) for key, price in vars(model.get_prices(when, context)).items() if price is not None}
     if not prices:
         return Unpriced(

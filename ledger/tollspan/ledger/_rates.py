@@ -5,11 +5,14 @@ so nearly every published price is exact; one that is not (a third of a cent, a 
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+
+from ._units import BEHIND
 
 FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
@@ -18,6 +21,23 @@ UNLIMITED_TOKENS = 1 << 62
 
 REQUEST_FEE_KEY = "requests_kcount"
 """Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
+
+DETAIL = ":"
+"""Where the detail begins in a usage key such as `images:1024x1024:high`: these are some of the `images`, no others.
+
+A detail has the price under the same words after its unit's price key (`images_kcount:1024x1024:high`), or under fewer
+of them; without one, it is charged as its unit is.
+"""
+
+# OpenAI lists one output price for its models that give nothing but images (openai.com/api/pricing, "Image tokens").
+_ONLY_IMAGES = re.compile(r"(?:.*/)?gpt-image-")
+
+# Google lists one input price for text, images, video and audio, but for those that it names a price of their own for
+# (ai.google.dev/gemini-api/docs/pricing).
+_AS_TEXT = {
+    "input_mtok": ("input_image_mtok", "input_video_mtok", "input_audio_mtok"),
+    "cache_read_mtok": ("cache_image_read_mtok", "cache_audio_read_mtok"),
+}
 
 Count = int | Fraction
 
@@ -57,6 +77,7 @@ UNITS: Mapping[str, Unit] = {
     "video_seconds": Unit(("video_hours",), per=3600),
     "images": Unit(("images_kcount",), per=1000),
     "document_pages": Unit(("input_document_kpages",), per=1000),
+    "annotated_document_pages": Unit(("input_annotated_document_kpages",), per=1000),
     "web_searches": Unit(("web_searches_kcount",), per=1000),
     "storage_searches": Unit(("storage_searches_kcount",), per=1000),
     "social_searches": Unit(("social_searches_kcount",), per=1000),
@@ -164,7 +185,8 @@ class RateCard:
 
         `tokens_in` and `tokens_out` are totals and the other token keys parts of them. A part is charged at its own
         rate and taken out of its total; cache and reasoning tokens without a rate of their own are charged at their
-        parent's. Without a total, the parts stand for it. A usage of nothing costs nothing.
+        parent's. Without a total, the parts stand for it. A usage of nothing costs nothing. A detail (see `DETAIL`)
+        that has a rate of its own is taken out of its unit.
         """
         if self.free:
             return 0
@@ -172,12 +194,13 @@ class RateCard:
             counts = _counts(usage)
         except (OverflowError, ValueError):
             return Unpriced(f"the usage reported for {self._name()} holds a number that is not finite")
+        details = _details(counts, self.tiers[0].rates)
         inputs = _leaves(counts, "tokens_in", _INPUT_PARTS, known=usage.get("tokens_in") is not None)
         outputs = _leaves(counts, "tokens_out", _OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
         if self.least_audio_seconds and "audio_seconds" in counts:
             counts["audio_seconds"] = max(counts["audio_seconds"], self.least_audio_seconds)
         rates = self._rates_at(inputs)
-        leaves = (*inputs, *outputs, *counts.items())
+        leaves = (*inputs, *outputs, *counts.items(), *details)
         femto: Count = self.request_fee_femto if leaves else 0
         for unit, count in leaves:
             rate = rates.get(unit)
@@ -235,6 +258,10 @@ def rate_card(
 
     `free` makes everything cost nothing: for a model that runs on hardware of one's own.
     """
+    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
+        prices = {"output_image_mtok": prices["output_mtok"], **prices}
+    if provider == "google":
+        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
     fee = prices.get(REQUEST_FEE_KEY)
     return RateCard(
         provider=provider,
@@ -251,9 +278,11 @@ def rate_card(
 
 
 def _counts(usage: Mapping[str, float]) -> dict[str, Count]:
-    """Pick the positive numbers of a usage, exact; OverflowError or ValueError for one that is not finite."""
+    """Pick the positive numbers of the model's own usage; OverflowError or ValueError for one that is not finite."""
     counts: dict[str, Count] = {}
     for unit, value in usage.items():
+        if BEHIND in unit:
+            continue
         if type(value) is int:
             if value > 0:
                 counts[unit] = value
@@ -262,6 +291,25 @@ def _counts(usage: Mapping[str, float]) -> dict[str, Count]:
             if exact > 0:
                 counts[unit] = exact.numerator if exact.denominator == 1 else exact
     return counts
+
+
+def _details(counts: dict[str, Count], rates: Mapping[str, int]) -> list[tuple[str, Count]]:
+    """Take the details out of `counts`, and those with rates of their own out of their units too."""
+    leaves: list[tuple[str, Count]] = []
+    for key in [key for key in counts if DETAIL in key]:
+        count, unit = counts.pop(key), key.partition(DETAIL)[0]
+        priced = key
+        while DETAIL in priced and priced not in rates:
+            priced = priced.rpartition(DETAIL)[0]
+        if DETAIL not in priced or unit not in counts:
+            continue
+        count = min(count, counts[unit])
+        leaves.append((priced, count))
+        if not (left := counts[unit] - count):
+            del counts[unit]
+        else:
+            counts[unit] = left
+    return leaves
 
 
 def _leaves(
@@ -303,6 +351,7 @@ def _price_at(steps: Steps, above: int) -> Decimal:
 
 def _tier(above: int, prices: Mapping[str, Decimal]) -> Tier:
     rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
+    rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
     return Tier(
         above=above,
         rates=rates,
@@ -318,6 +367,14 @@ def _rate(name: str, prices: Mapping[str, Decimal]) -> int | None:
         if key in prices:
             return _femto(prices[key], per=unit.per)
     return None if unit.parent is None else _rate(unit.parent, prices)
+
+
+def _detail_rate(key: str, price: Decimal) -> Iterator[tuple[str, int]]:
+    """Give the usage key that the price of a detail is for, and its rate."""
+    base, mark, words = key.partition(DETAIL)
+    for name, unit in UNITS.items() if mark else ():
+        if base in unit.price_keys:
+            yield f"{name}{mark}{words}", _femto(price, per=unit.per)
 
 
 def _femto(usd: Decimal, *, per: int) -> int:

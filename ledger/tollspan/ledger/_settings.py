@@ -99,6 +99,7 @@ class Settings:
     max_wait_timeout_s: float
     retry_budget_s: float
     drain_cut_streams: bool
+    refuse_uncovered: bool
     baggage: tuple[str, ...]
     webhook: str | None = field(repr=False)
     source: Mapping[str, str]
@@ -195,6 +196,12 @@ SETTINGS: tuple[Setting, ...] = (
     _row("max_wait_timeout_s", 60.0, as_seconds, "The longest single wait for a provider's rate limit, in seconds."),
     _row("retry_budget_s", 90.0, as_seconds, "Seconds from a call's first attempt in which its waits must end."),
     _row("drain_cut_streams", False, as_switch, "Read streams that were left early to their usage, in the background."),
+    _row(
+        "refuse_uncovered",
+        False,
+        as_switch,
+        "Refuse, where a strict budget matches, a request to a model that comes by no covered method of an SDK.",
+    ),
     _row(
         "baggage",
         (),

@@ -1,5 +1,6 @@
 """What budgets count, and the accounts in which they count it."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal, get_args
 
@@ -9,6 +10,12 @@ Unit = Literal["USD", "tokens", "requests", "concurrent"]
 """nano-USD spent, tokens, requests sent, or calls at once. The last one is only ever held, never spent."""
 
 _IN = {f" [{unit}]": unit for unit in get_args(Unit) if unit != "USD"}
+
+BEHIND = "@"
+"""Where the model begins in a usage key such as `tokens_in@claude-opus-4-5`: what another one has used besides.
+
+It answered behind the same request, at prices of its own, which are in the cost of the call.
+"""
 
 
 def account_of(budget: str, unit: Unit) -> str:
@@ -36,3 +43,8 @@ def format_amount(amount: int, unit: Unit) -> str:
 def budget_of(account: str) -> str:
     """The name of the budget of an account."""
     return account if unit_of(account) == "USD" else account[: account.rindex(" [")]
+
+
+def tokens_of(usage: Mapping[str, float]) -> int:
+    """All tokens of a usage, in and out, of every model behind the request."""
+    return int(sum(count for key, count in usage.items() if key.partition(BEHIND)[0] in ("tokens_in", "tokens_out")))

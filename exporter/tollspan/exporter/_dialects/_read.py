@@ -9,42 +9,11 @@ from opentelemetry.trace import StatusCode
 
 from ._documents import id_in, parse
 from ._inference import Inference
-from ._tables import (
-    DIALECTS,
-    MARKERS,
-    PROVIDERS,
-    START_NAMES,
-    START_OPERATIONS,
-    START_PREFIXES,
-    Dialect,
-    Names,
-)
+from ._marks import attributes_of, is_marked
+from ._tables import DIALECTS, PROVIDERS, Dialect, Names
 from ._usage import number, usage_of
 
 _NANO = 1e9
-_NO_ATTRIBUTES: Mapping[str, Any] = {}
-
-
-def attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
-    """The attributes of a span, as a dict where the SDK lets us at it: the public view costs 3 us to look through."""
-    try:
-        return span._attributes._dict  # type: ignore[no-any-return,union-attr] # noqa: SLF001 - as said
-    except AttributeError:
-        return span.attributes or _NO_ATTRIBUTES
-
-
-def is_marked(attributes: Mapping[str, Any]) -> bool:
-    """Whether a span that has ended may be of a call to a model. Most are not, so this is quick."""
-    return not MARKERS.isdisjoint(attributes)
-
-
-def is_inference_start(name: str, attributes: Iterable[str]) -> bool:
-    """Whether a span that is about to start with this name and these attributes may be of a call to a model."""
-    return (
-        name.endswith(START_NAMES)
-        or name.startswith(START_OPERATIONS)
-        or any(attribute.startswith(START_PREFIXES) for attribute in attributes)
-    )
 
 
 def operation_of(attributes: Mapping[str, Any]) -> str | None:
@@ -113,7 +82,7 @@ def _announces(dialect: Dialect, attributes: Mapping[str, Any]) -> bool:
 
 
 def _dialect(attributes: Mapping[str, Any]) -> Dialect | None:
-    if MARKERS.isdisjoint(attributes):
+    if not is_marked(attributes):
         return None
     return next((dialect for dialect in DIALECTS if _speaks(attributes, dialect)), None)
 

@@ -256,43 +256,6 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 """In the order in which they are tried: a span may speak more than one, and the most telling one is read."""
 
-MARKERS = frozenset(
-    {
-        "gen_ai.operation.name",
-        "gen_ai.provider.name",
-        "gen_ai.system",
-        "langsmith.span.kind",
-        "llm.request.type",
-        "openinference.span.kind",
-    }
-)
-"""Every span of a call to a model has one of these when it ends."""
-
-# What tells such a span when it starts. OpenInference names its kind later.
-START_PREFIXES = ("gen_ai.", "llm.", "openinference.span.kind", "embedding.")
-# By the conventions a name is an operation and a model. LiteLLM and Mistral's SDK give nothing but a name.
-START_OPERATIONS = ("chat ", "embeddings ", "generate_content ", "text_completion ")
-START_NAMES = (
-    # OpenLLMetry, of LangChain's calls and of the responses API.
-    ".chat",
-    ".completion",
-    "openai.response",
-    "litellm_request",
-    # Mistral's SDK: the names of its requests.
-    "_completions_post",
-    "_embeddings_post",
-    "_ocr_post",
-    "stream_agents",
-    "stream_chat",
-    "stream_fim",
-    "_conversations_append",
-    "_conversations_append_stream",
-    "_conversations_restart",
-    "_conversations_restart_stream",
-    "_conversations_start",
-    "_conversations_start_stream",
-)
-
 PROVIDERS: Mapping[str, str] = {
     "aws": "aws.bedrock",
     "azure": "azure.ai.openai",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Protocol
 
 InputBound = tuple[int, str | None]
@@ -17,20 +18,25 @@ class RequestFacts:
     attempt may bill. `attributes` are request attributes of the OpenTelemetry GenAI conventions. `measure` walks the
     whole request, which only a budget or an estimate needs: it is called when one of its two answers is asked for.
     `find_units` names what the call uses besides text, which has to have a price of its own. `priced` is False where
-    no price of tokens says anything of the bill. `limitable` tells whether the flavour's `with_output_limit` can bound
-    this request's output.
+    no price of tokens says anything of the bill; `free`, True where the provider bills nothing for such requests.
+    `limitable` tells whether the flavour's `with_output_limit` can bound this request's output. `usage_of` gives what a
+    complete answer has used, where some of that stands in its request alone. `operation` is what the request asks for
+    where its flavour has several; None where that is its reader's.
     """
 
     measure: Callable[[], InputBound]
     model: str | None = None
+    operation: str | None = None
     stream: bool = False
     max_output_tokens: int | None = None
     choices: int = 1
     service_tier: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     priced: bool = True
+    free: bool = False
     limitable: bool = False
     find_units: Callable[[], tuple[str, ...]] = tuple
+    usage_of: "Callable[[ResponseFacts], dict[str, float] | None]" = attrgetter("usage")
     _measured: InputBound | None = field(default=None, init=False)
 
     @property
@@ -59,6 +65,7 @@ class ResponseFacts:
     a stream that ended before its terminal event. `visible_output_bytes` counts the UTF-8 bytes of generated text and
     tool arguments seen so far; it is only filled in where a stream ended without usage. `others` is what more models
     behind the same request have used, each with its name: it is billed at their prices, and is no part of `usage`.
+    `operation` is only given where answers of several kinds are fetched together.
     """
 
     model: str | None = None
@@ -72,6 +79,7 @@ class ResponseFacts:
     error_message: str | None = None
     complete: bool = True
     visible_output_bytes: int = 0
+    operation: str | None = None
     others: tuple[tuple[str, dict[str, float]], ...] = ()
 
 
@@ -89,10 +97,14 @@ class Reader(Protocol):
     """`gen_ai.operation.name` of its calls."""
     path_suffixes: tuple[str, ...]
     """How the URL paths of its POST requests end."""
+    path_part: str
+    """What stands in those paths before that: custom endpoints have paths that end alike."""
     asked_keys: frozenset[str]
     """One of these stands in the JSON body of each request: other services have paths that end alike. Empty: any."""
     terminal_marks: tuple[bytes, ...]
     """What stands in the terminal event of a stream, and seldom elsewhere: only then `is_complete` is asked."""
+    framed_marks: tuple[bytes, ...]
+    """The same, where Amazon's binary frames carry the events in base64; empty where they would not change."""
     header_names: tuple[str, ...]
     """The headers of an answer that `take_headers` wants to see, in lower case."""
     fetchable: bool
@@ -138,7 +150,9 @@ class Flavour:
     __slots__ = ()
     operation = "chat"
     asked_keys: frozenset[str] = frozenset({"input", "messages", "model", "prompt"})
+    path_part = ""
     terminal_marks: tuple[bytes, ...] = ()
+    framed_marks: tuple[bytes, ...] = ()
     header_names: tuple[str, ...] = ()
     fetchable = False
     names_model = True

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from tollspan.instrumentation._live import close_wrapper, receive_wrapper
+from tollspan.instrumentation._live import send_wrapper as live_send_wrapper
 from tollspan.instrumentation._wires._aiohttp import leave_wrapper, request_wrapper
 from tollspan.instrumentation._wires._botocore import http_session_send_wrapper
 from tollspan.instrumentation._wires._exchange import uncovered
+from tollspan.instrumentation._wires._grpc import (
+    async_stream_wrapper,
+    async_unary_wrapper,
+    stream_wrapper,
+    unary_wrapper,
+)
 from tollspan.instrumentation._wires._httpx import async_send_wrapper, send_wrapper
 from tollspan.instrumentation._wires._requests import session_send_wrapper
 from tollspan.instrumentation._wrappers import Wrapper
@@ -36,4 +44,11 @@ WIRES = (
     Wire("aiohttp.client_reqrep", "ClientResponse.close", leave_wrapper),
     Wire("aiohttp.client_reqrep", "ClientResponse.release", leave_wrapper),
     Wire("botocore.httpsession", "URLLib3Session.send", http_session_send_wrapper),
+    Wire("xai_sdk.interceptors", "TimeoutInterceptor.intercept_unary_unary", unary_wrapper),
+    Wire("xai_sdk.interceptors", "TimeoutInterceptor.intercept_unary_stream", stream_wrapper),
+    Wire("xai_sdk.interceptors", "UnaryUnaryTimeoutAioInterceptor.intercept_unary_unary", async_unary_wrapper),
+    Wire("xai_sdk.interceptors", "UnaryStreamTimeoutAioInterceptor.intercept_unary_stream", async_stream_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.send", live_send_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.recv", receive_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.close", close_wrapper),
 )

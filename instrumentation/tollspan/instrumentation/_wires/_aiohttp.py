@@ -13,7 +13,8 @@ import wrapt
 
 from tollspan.instrumentation._tap import HideUsage, Sink
 from tollspan.instrumentation._urls import parsed_url
-from tollspan.instrumentation._wires._exchange import aexchange, is_signed
+from tollspan.instrumentation._wires._exchange import aexchange
+from tollspan.instrumentation._wires._library import is_signed
 from tollspan.instrumentation._wrappers import Wrapper
 
 
@@ -197,6 +198,8 @@ def request_wrapper(_module: ModuleType) -> Wrapper:
     async def request(
         wrapped: Callable[..., Awaitable[Any]], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if session.closed:  # nothing is going to be sent
+            return await wrapped(*args, **kwargs)
         try:
             method, target = args
             url = _url(session, target)

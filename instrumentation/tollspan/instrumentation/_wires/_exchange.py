@@ -4,28 +4,27 @@ Every attempt comes by here before it is sent, the SDK's own retries included. R
 one look at their path.
 """
 
-import asyncio
+import re
 import threading
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext, suppress
-from importlib import import_module
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import Any
 
 import orjson
 from opentelemetry.context import attach
 from opentelemetry.trace import set_span_in_context
 
 from tollspan.budget import CallRefused
-from tollspan.exporter import pipeline
 from tollspan.instrumentation import _semconv as sc
 from tollspan.instrumentation._call import Call, Expected, current
+from tollspan.instrumentation._content import CAPTURE
 from tollspan.instrumentation._fetches import fetch_of, overhear
-from tollspan.instrumentation._patience import LIMITS, RATE_LIMITS, Waits, is_hopeless
 from tollspan.instrumentation._readers import Fetch, Reader, reader_for_path
 from tollspan.instrumentation._refusals import AttemptRefused
-from tollspan.instrumentation._tap import HideUsage, Sink
+from tollspan.instrumentation._tap import HideUsage
+from tollspan.instrumentation._wires._library import AsyncLibrary, Library, SyncLibrary
+from tollspan.instrumentation._wires._waits import awaited, waited, waits_of
 from tollspan.instrumentation._wrappers import InForce, open_call
 from tollspan.ledger import internal_errors
 
@@ -33,83 +32,15 @@ uncovered: Counter[str] = Counter()
 """Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
 _lock = threading.Lock()
 _FIRST_ERROR = 400
+_FORM = re.compile(rb"[A-Za-z_]\w*=")
 _FIRST_SERVER_ERROR = 500
-
-
-class Library(Protocol):
-    """What there is to know of an HTTP library's requests and answers."""
-
-    is_async: bool
-    """Whether it awaits: then one method of an SDK may send several requests at a time."""
-
-    def method(self, request: Any) -> str:
-        """The HTTP method, in upper case."""
-        ...
-
-    def url(self, request: Any) -> Any:
-        """The URL: anything with `scheme`, `host`, `port` and `path`."""
-        ...
-
-    def body(self, request: Any) -> bytes | None:
-        """The body; None where it is streamed, and so cannot be sent a second time."""
-        ...
-
-    def is_changeable(self, request: Any) -> bool:
-        """Whether its body may still be changed: not where it is signed."""
-        ...
-
-    def with_body(self, request: Any, body: bytes) -> Any:
-        """The request with another body, of JSON."""
-        ...
-
-    def status(self, response: Any) -> int:
-        """The HTTP status."""
-        ...
-
-    def headers(self, response: Any) -> Mapping[str, str]:
-        """The headers of the answer; names in any case find them."""
-        ...
-
-    def content(self, response: Any) -> bytes | None:
-        """The body of the answer where it is read already, else None."""
-        ...
-
-    def with_content(self, response: Any, content: bytes) -> Any:
-        """An answer like this one, with another body."""
-        ...
-
-    def tap(self, response: Any, sink: Sink, hide: HideUsage | None) -> None:
-        """Have the sink hear what is read from the answer."""
-        ...
-
-
-def is_signed(headers: Mapping[Any, Any]) -> bool:
-    """Whether a request is signed as AWS wants it: its body cannot be changed after that."""
-    return any(str(headers.get(name, "")).startswith("AWS4-") for name in ("authorization", "Authorization"))
-
-
-class SyncLibrary(Library, Protocol):
-    """One that blocks."""
-
-    def finish(self, response: Any) -> None:
-        """Read the rest of an answer that is not going to be handed on, and let go of its connection."""
-        ...
-
-
-class AsyncLibrary(Library, Protocol):
-    """One that awaits."""
-
-    async def finish(self, response: Any) -> None:
-        """Read the rest of an answer that is not going to be handed on, and let go of its connection."""
-        ...
 
 
 def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> Any:
     """Send a request, with all that has to be done before and after. Gives the answer to hand on."""
-    method = library.method(request)
-    reader = reader_for_path(library.url(request).path) if method == "POST" else None
+    reader = _reader_of(library, request)
     if reader is None:
-        fetch = fetch_of(method, library.url(request).path)
+        fetch = fetch_of(library.method(request), library.url(request).path)
         response = send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
     call, is_new = _call_for(library, reader, request)
@@ -118,8 +49,8 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
     if is_new:
         _admit_new(call)
         request = _prepared(library, call, request)
-    waits = _waits_of(call)
-    call.before_attempt(_size(library, request))
+    waits = waits_of(call)
+    call.before_attempt(_size(library, call, request))
     own = current() is None
     with InForce(call) if own else nullcontext():
         while True:
@@ -131,18 +62,17 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
                 raise
             finally:
                 call.sending = None
-            if waits is None or not _waited(waits, library, call, request, response):
+            if waits is None or not waited(waits, library, call, request, response):
                 break
-            call.before_attempt(_size(library, request))
+            call.before_attempt(_size(library, call, request))
     return _answered(library, call, response, own=own)
 
 
 async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
     """As `exchange`, from a task."""
-    method = library.method(request)
-    reader = reader_for_path(library.url(request).path) if method == "POST" else None
+    reader = _reader_of(library, request)
     if reader is None:
-        fetch = fetch_of(method, library.url(request).path)
+        fetch = fetch_of(library.method(request), library.url(request).path)
         response = await send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
     call, is_new = _call_for(library, reader, request)
@@ -151,8 +81,8 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
     if is_new:
         await _aadmit_new(call)
         request = _prepared(library, call, request)
-    waits = _waits_of(call)
-    await call.abefore_attempt(_size(library, request))
+    waits = waits_of(call)
+    await call.abefore_attempt(_size(library, call, request))
     own = current() is None
     with InForce(call) if own else nullcontext():
         while True:
@@ -164,13 +94,31 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
                 raise
             finally:
                 call.sending = None
-            if waits is None or not await _awaited(waits, library, call, request, response):
+            if waits is None or not await awaited(waits, library, call, request, response):
                 break
-            await call.abefore_attempt(_size(library, request))
+            await call.abefore_attempt(_size(library, call, request))
     return _answered(library, call, response, own=own)
 
 
 # ---- whose request it is
+
+
+def _reader_of(library: Library, request: Any) -> Reader | None:
+    """The reader of the flavour that a path speaks; else that of the call site, where the body is of its kind."""
+    if library.method(request) != "POST":
+        return None
+    found = reader_for_path(library.url(request).path)
+    if found is None and isinstance(here := current(), Expected) and here.reader is not None:
+        return here.reader if _asks(here.reader, library.body(request)) else None
+    return found
+
+
+def _asks(reader: Reader, content: bytes | None) -> bool:
+    """Whether a body may be a request of this flavour: an SDK also asks for its credentials while it sends."""
+    body = _object(content)
+    if body:
+        return not reader.asked_keys or not reader.asked_keys.isdisjoint(body)
+    return _FORM.match(content or b"") is None
 
 
 def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | None, bool]:
@@ -186,7 +134,8 @@ def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | No
             here.call.returned(None)
     content = library.body(request)
     body = _object(content)
-    if here is None and body and reader.asked_keys and reader.asked_keys.isdisjoint(body):
+    is_json = bool(body) or content == b"{}"
+    if here is None and is_json and reader.asked_keys and reader.asked_keys.isdisjoint(body):
         return None, False
     url = library.url(request)
     reader = (here.reader if here is not None else None) or reader
@@ -223,8 +172,10 @@ def _object(content: bytes | None) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _size(library: Library, request: Any) -> int | None:
+def _size(library: Library, call: Call, request: Any) -> int | None:
     content = library.body(request)
+    if CAPTURE.active:
+        call.asked = content
     return None if content is None else len(content)
 
 
@@ -260,72 +211,6 @@ def _prepared(library: Library, call: Call, request: Any) -> Any:
     return request
 
 
-# ---- waiting for the provider
-
-
-def _waits_of(call: Call) -> Waits | None:
-    """The waits of a call for its provider, counted from its first attempt; None where this process does not wait."""
-    patience = RATE_LIMITS.patience(pipeline().settings)
-    if patience is None:
-        return None
-    if call.waits is None:
-        call.waits = Waits(patience)
-    return call.waits
-
-
-def _waited(waits: Waits, library: SyncLibrary, call: Call, request: Any, response: Any) -> bool:
-    """Wait for the provider's rate limit; False, at once, where this answer is to be handed on."""
-    pause = _pause(waits, library, call, request, response)
-    if pause is None:
-        return False
-    library.finish(response)
-    if _is_hopeless(library, call, response):
-        return False
-    began = time.perf_counter()
-    time.sleep(pause)
-    call.waited((time.perf_counter() - began) * 1000)
-    return True
-
-
-async def _awaited(waits: Waits, library: AsyncLibrary, call: Call, request: Any, response: Any) -> bool:
-    """As _waited, from a task."""
-    pause = _pause(waits, library, call, request, response)
-    if pause is None:
-        return False
-    await library.finish(response)
-    if _is_hopeless(library, call, response):
-        return False
-    began = time.perf_counter()
-    await _asleep(pause)
-    call.waited((time.perf_counter() - began) * 1000)
-    return True
-
-
-def _pause(waits: Waits, library: Library, call: Call, request: Any, response: Any) -> float | None:
-    """Seconds to wait before this request is sent again; None where it is not."""
-    status = library.status(response)
-    if status not in LIMITS or library.body(request) is None:
-        return None
-    with internal_errors:
-        call.answered(status, None)
-        return waits.pause(status, library.headers(response), attempts=call.record.attempts)
-    return None
-
-
-def _is_hopeless(library: Library, call: Call, response: Any) -> bool:
-    body = library.content(response) or b""
-    call.answered(library.status(response), body)
-    return is_hopeless(body)
-
-
-async def _asleep(seconds: float) -> None:
-    loop = None
-    with suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-    # Another kind of loop, such as trio's, is what httpx has brought anyio along for.
-    await (asyncio.sleep(seconds) if loop else import_module("anyio").sleep(seconds))
-
-
 # ---- afterwards
 
 
@@ -333,6 +218,9 @@ def _answered(library: Library, call: Call, response: Any, *, own: bool) -> Any:
     """Read an answer that is here already, or put a tap on one that is still to come. Gives the answer to hand on."""
     with internal_errors:
         content = library.content(response)
+        # Some requests ask for a stream by a header alone.
+        if "event-stream" in library.headers(response).get("content-type", ""):
+            call.facts.stream = True
         if content is None:
             _listen(library, call, response)
         else:
@@ -368,9 +256,17 @@ def _listen(library: Library, call: Call, response: Any) -> None:
 def _overheard(library: Library, fetch: Fetch, request: Any, response: Any) -> Any:
     """Count what a fetched answer has used, now or when it has been read."""
     with internal_errors:
+        _settle_start()
         if library.status(response) < _FIRST_ERROR:
             sink = overhear(fetch, library.url(request), library.content(response))
             if sink is not None:
                 sink.encoding = library.headers(response).get("content-encoding", sink.encoding)
                 library.tap(response, sink, None)
     return response
+
+
+def _settle_start() -> None:
+    """What a method polls for, it has started: that is in the ledger before what the poll tells of it."""
+    here = current()
+    if isinstance(here, Expected) and here.call is not None and here.call.is_over:
+        here.call.returned(None)

@@ -7,7 +7,8 @@ from typing import Any
 
 from tollspan.instrumentation._drain import drainable
 from tollspan.instrumentation._tap import AsyncTap, HideUsage, Sink, Tap, tap_class
-from tollspan.instrumentation._wires._exchange import aexchange, exchange, is_signed
+from tollspan.instrumentation._wires._exchange import aexchange, exchange
+from tollspan.instrumentation._wires._library import is_signed
 from tollspan.instrumentation._wrappers import Wrapper
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tollspan.instrumentation._tap import HideUsage, Sink
 from tollspan.instrumentation._urls import parsed_url
-from tollspan.instrumentation._wires._exchange import exchange, is_signed
+from tollspan.instrumentation._wires._exchange import exchange
+from tollspan.instrumentation._wires._library import is_signed
 from tollspan.instrumentation._wires._urllib3 import RawTap
 from tollspan.instrumentation._wrappers import Wrapper
 

@@ -52,11 +52,17 @@ class RawTap(wrapt.ObjectProxy):  # type: ignore[type-arg]
 
     def read(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
         """A part of the body, or all that is left."""
-        return self._taken(self.__wrapped__.read, amt, *args, **kwargs)
+        data = self._taken(self.__wrapped__.read, amt, *args, **kwargs)
+        if amt is None or amt < 0 or (amt and not data):
+            self._self_sink.end()
+        return data
 
     def read1(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
         """What is there of the body."""
-        return self._taken(self.__wrapped__.read1, amt, *args, **kwargs)
+        data = self._taken(self.__wrapped__.read1, amt, *args, **kwargs)
+        if amt != 0 and not data:
+            self._self_sink.end()
+        return data
 
     def _taken(self, read: Any, amt: int | None, *args: Any, **kwargs: Any) -> bytes:
         sink = self._self_sink
@@ -67,8 +73,6 @@ class RawTap(wrapt.ObjectProxy):  # type: ignore[type-arg]
             raise
         if data:
             sink.take(data)
-        if amt is None or amt < 0 or (amt and not data):
-            sink.end()
         return data
 
     def readinto(self, buffer: Any) -> int:

@@ -1,0 +1,60 @@
+"""The reference of SDKs is made from the table of call sites, and says what the tests of each row came to."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from tollspan.instrumentation import CALL_SITES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The script that makes the page."""
+    spec = importlib.util.spec_from_file_location("generate_sdk_table", ROOT / "docs/generate_sdk_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_made_from_the_table(made):
+    """docs/reference/sdks.md is what `python docs/generate_sdk_table.py` makes now."""
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(CALL_SITES, made.known_results())
+
+
+def test_every_row_and_its_tests_are_on_the_page(made):
+    """Each row has its place, the version from which it is there, and what its tests came to with both versions."""
+    site = CALL_SITES[0]
+    name = f"{site.module}:{site.name}"
+    run = {"sdks": {site.sdk: {"version": "1.2.3", "wires": ["httpx"]}}, "sites": {name: {"passed": 8, "skipped": 2}}}
+    failed = run | {"sites": {name: {"passed": 7, "failed": 1}}}
+    results = made.merged(made.merged({}, "oldest", [failed]), "newest", [run])
+    page = made.page(CALL_SITES, results)
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{site.module}` `{site.name}` |")]
+    assert row.endswith(f"| {site.since} | 7 of 8 | 8 of 8 |")
+    (overview,) = [line for line in page.splitlines() if line.startswith(f"| [`{site.sdk}`]")]
+    assert overview.endswith("| httpx | 1.2.3 | 1.2.3 |")
+    assert page.count("not run") > len(CALL_SITES)
+    for other in CALL_SITES:
+        assert f"`{other.module}` `{other.name}`" in page
+
+
+def test_a_new_run_takes_the_place_of_the_old_one(made):
+    """The runs of several environments are one result, and what was known of the other age stays."""
+    first, second = ({"sdks": {sdk: {"version": "1"}}, "sites": {sdk: {"passed": 1}}} for sdk in ("a", "b"))
+    known = made.merged({"newest": first, "oldest": first}, "oldest", [first, second])
+    assert known["newest"] == first
+    assert known["oldest"]["sdks"].keys() == {"a", "b"}
+    assert json.loads(json.dumps(known)) == known
+
+
+def test_the_oldest_versions_are_what_pip_takes(made):
+    """For each SDK, the oldest version that a row names, by number and not by letter."""
+    lines = list(made._requirements())
+    assert len(lines) == len({site.sdk for site in CALL_SITES})
+    assert any(line.startswith("openai==1.") and line.endswith(".*") for line in lines)
+    rows = [CALL_SITES[0].__class__("x", since, "m", "n", "sends") for since in ("0.10", "0.9", "1.0")]
+    assert made.oldest(rows) == "0.9"
