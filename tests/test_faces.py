@@ -64,7 +64,7 @@ LATER = {
         _adjust _archive _batch _events _fetched _figures _holds _journal _ledger _migrations _overrides _parquet
         _prices _prune _queries _rates _selection _store _sweep _upkeep _verify _writer
     """,
-    "tollspan.exporter": "_booking _foreign _translate _dialects._inference _dialects._read _dialects._tables",
+    "tollspan.exporter": "_booking _foreign _record _translate _dialects._inference _dialects._read _dialects._tables",
     "tollspan.budget": "_admission _alerts _budget _demand _entry _known _loading _matching _testing _webhook",
     "tollspan.instrumentation": "_call _instrumentor _patching _readers _sites _spans _tap _wires",
 }

@@ -15,6 +15,15 @@ from wire_server import WireServer
 
 from tollspan.ledger import internal_errors
 
+# What httpx leaves behind where nobody closes an async stream, without us as well. What tollspan leaves would be told.
+_HTTPX = "Response|AsyncClient|BoundAsyncStream|AsyncResponseStream|PoolByteStream|HTTP11Connection(ByteStream)?"
+_DISORDER = rf"ignore:Exception ignored in. <\w+ object ({_HTTPX})\.:pytest.PytestUnraisableExceptionWarning"
+
+
+def pytest_configure(config):
+    """Let the disorder of others pass."""
+    config.addinivalue_line("filterwarnings", _DISORDER)
+
 
 def pytest_generate_tests(metafunc):
     """A test that takes a case runs with each case of its module."""

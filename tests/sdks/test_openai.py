@@ -673,7 +673,8 @@ def test_what_tools_have_used_is_counted(server, instrumented):
     with instrumented() as seen:
         asked_of(server, told, lambda c: c.responses.create(**_ASKED))
         usage, cost = seen.events[-1].usage, seen.events[-1].cost_actual_usd
-    assert (usage["web_searches"], usage["tokens_image_out"], usage["tokens_out"]) == (3, 272, 50 + 272)
+    drawing = {"tokens_in@gpt-image-2": 10, "tokens_out@gpt-image-2": 272, "tokens_image_out@gpt-image-2": 272}
+    assert usage == USAGE | {"web_searches": 3, "storage_searches": 1} | drawing
     assert cost > plain.cost_actual_usd
 
 

@@ -8,10 +8,12 @@ reads content is imported.
 import logging
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Span
 
-from tollspan.exporter import CallRecord
+if TYPE_CHECKING:
+    from tollspan.exporter import CallRecord
 
 __all__ = ["CAPTURE", "Capture", "capture"]
 
@@ -63,7 +65,7 @@ CAPTURE = Capture()
 """What is captured in this process: nothing, until `instrument()` has read the environment."""
 
 
-def capture(span: Span, record: CallRecord, asked: bytes | None, received: bytes, *, stream: bool) -> None:
+def capture(span: Span, record: "CallRecord", asked: bytes | None, received: bytes, *, stream: bool) -> None:
     """Tell what was asked and answered, as bytes on the wire, on a span that is about to end, and as an event."""
     if record.operation not in _CONVERSATIONS:
         return

@@ -105,12 +105,14 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
 
 def _reader_of(library: Library, request: Any) -> Reader | None:
     """The reader of the flavour that a path speaks; else that of the call site, where the body is of its kind."""
-    if library.method(request) != "POST":
-        return None
-    found = reader_for_path(library.url(request).path)
-    if found is None and isinstance(here := current(), Expected) and here.reader is not None:
-        return here.reader if _asks(here.reader, library.body(request)) else None
-    return found
+    with internal_errors:
+        if library.method(request) != "POST":
+            return None
+        found = reader_for_path(library.url(request).path)
+        if found is None and isinstance(here := current(), Expected) and here.reader is not None:
+            return here.reader if _asks(here.reader, library.body(request)) else None
+        return found
+    return None
 
 
 def _asks(reader: Reader, content: bytes | None) -> bool:
@@ -123,6 +125,12 @@ def _asks(reader: Reader, content: bytes | None) -> bool:
 
 def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | None, bool]:
     """The call that this request belongs to, and whether it was opened just now."""
+    with internal_errors:
+        return _known_or_new(library, reader, request)
+    return None, False
+
+
+def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call | None, bool]:
     here = current()
     if isinstance(here, Call):
         return here, False
