@@ -5,13 +5,12 @@
     python docs/generate_sdk_table.py --oldest A.json... --newest B.json...  # after a run of the tests
 
 The files are those that `pytest -p sdk_results --sdk-results` writes (see `.ci/sdks`). What they say is kept in
-`docs/reference/sdks.json`. With `--requirements` nothing is made: it prints the oldest versions that the table names.
+`docs/reference/sdks.json`.
 """
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +106,6 @@ def oldest(sites: Iterable[CallSite]) -> str:
     return min((site.since for site in sites), key=lambda since: tuple(map(int, since.split("."))))
 
 
-def _requirements() -> Iterator[str]:
-    """The oldest version of each SDK, as pip takes it."""
-    for sdk in _sdks(CALL_SITES):
-        since = oldest(site for site in CALL_SITES if site.sdk == sdk)
-        yield f"{sdk}=={since}" + ("" if since.count(".") > 1 else ".*")
-
-
 def known_results() -> dict[str, Any]:
     """What the last runs of the tests said."""
     found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -125,11 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for age in _AGES:
         parser.add_argument(f"--{age}", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--requirements", action="store_true")
     given = parser.parse_args()
-    if given.requirements:
-        sys.stdout.writelines(f"{line}\n" for line in _requirements())
-        return
     results = known_results()
     for age in _AGES:
         if files := getattr(given, age):

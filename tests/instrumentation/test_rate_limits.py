@@ -319,7 +319,7 @@ def test_a_thread_that_is_interrupted_while_it_waits(provider, patient, *, sdk):
 
     def interrupt():
         while not over.wait(0.005):
-            if sys._current_frames()[main].f_code.co_name == "_waited":
+            if sys._current_frames()[main].f_code.co_name == "waited":
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 

@@ -45,7 +45,8 @@ class _Results:
     def pytest_sessionfinish(self):
         """Write what was noted."""
         libraries = {wire.module.partition(".")[0] for wire in WIRES}
-        tested = {site.sdk for site in CALL_SITES if f"{site.module}:{site.name}" in self._outcomes}
+        driven = {site.sdk for site in CALL_SITES if f"{site.module}:{site.name}" in self._outcomes}
+        tested = {sdk for sdk in driven if sdk_version(sdk)}  # botocore is there without boto3, too
         results = {
             "sdks": {sdk: {"version": sdk_version(sdk), "wires": wires_of(sdk, libraries)} for sdk in sorted(tested)},
             "sites": {site: dict(Counter(found.values())) for site, found in sorted(self._outcomes.items())},

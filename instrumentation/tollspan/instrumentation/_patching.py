@@ -99,7 +99,7 @@ class Installation:
 
     def _note(self, target: CallSite | Wire, *, done: bool) -> None:
         self.state[target] = "in place" if done else "unresolved"
-        if not done and not (isinstance(target, CallSite) and _is_out_of_range(target)):
+        if not done and not (isinstance(target, CallSite) and is_out_of_range(target)):
             _log.warning(
                 "%s.%s is not there: this version of it is not covered; see `tollspan doctor`",
                 target.module,
@@ -127,7 +127,7 @@ def sdk_version(name: str) -> str | None:
         return None
 
 
-def _is_out_of_range(site: CallSite) -> bool:
+def is_out_of_range(site: CallSite) -> bool:
     """Whether the installed SDK is older than the method is expected to be, or so new that it is gone."""
     installed = sdk_version(site.sdk)
     if installed is None:

@@ -32,6 +32,7 @@ class _Generation(Flavour):
     name = "huggingface.generation"
     vendor = "huggingface"
     operation = "text_completion"
+    asked_keys: frozenset[str] = frozenset({"inputs", "prompt"})
     path_suffixes: tuple[str, ...] = ()
     header_names = tuple(_HEADERS)
     names_model = False
@@ -101,6 +102,7 @@ class _Task(Flavour):
 
     __slots__ = ("name", "operation", "unit")
     vendor = "huggingface"
+    asked_keys: frozenset[str] = frozenset({"input", "inputs", "prompt", "text"})
     path_suffixes: tuple[str, ...] = ()
     names_model = False
 
