@@ -17,14 +17,18 @@ from tollspan.instrumentation import CALL_SITES
 from tollspan.instrumentation._patching import is_out_of_range
 from tollspan.ledger import internal_errors
 
-# What httpx leaves behind where nobody closes an async stream, without us as well. What tollspan leaves would be told.
+# What httpx and aiohttp leave behind where nobody closes an async stream, without us as well; ours would be told.
 _HTTPX = "Response|AsyncClient|BoundAsyncStream|AsyncResponseStream|PoolByteStream|HTTP11Connection(ByteStream)?"
-_DISORDER = rf"ignore:Exception ignored in. <\w+ object ({_HTTPX})\.:pytest.PytestUnraisableExceptionWarning"
+_DISORDER = (
+    rf"ignore:Exception ignored in. <\w+ object ({_HTTPX})\.:pytest.PytestUnraisableExceptionWarning",
+    "ignore:Exception ignored in. <function ClientResponse.__del__:pytest.PytestUnraisableExceptionWarning",
+)
 
 
 def pytest_configure(config):
     """Let the disorder of others pass."""
-    config.addinivalue_line("filterwarnings", _DISORDER)
+    for filtered in _DISORDER:
+        config.addinivalue_line("filterwarnings", filtered)
 
 
 def pytest_generate_tests(metafunc):
