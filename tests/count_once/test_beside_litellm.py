@@ -153,7 +153,7 @@ def test_with_our_patch(world, provider, callback, way, request_of, ours):  # no
         way(provider, request_of, seen)
         assert told(seen) == 1
         assert shown(ends_of(seen, ours)) == ONE
-        assert seen.ends[0].category == (None if request_of is by_openai else "uncovered")
+        assert seen.ends[0].category is None
 
 
 @EACH_REQUEST

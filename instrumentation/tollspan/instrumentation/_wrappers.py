@@ -68,7 +68,7 @@ class InForce:
 
     def __init__(self, call: Call | Expected) -> None:
         self._call = call
-        # A call that is only expected makes its span current later: this token takes that back, too.
+        # The span of a call that is only expected is current while it is sent: the wire sees to that.
         span = call.span if isinstance(call, Call) else INVALID_SPAN
         self._context = attach(get_current() if span is INVALID_SPAN else set_span_in_context(span))
         call.in_force = True

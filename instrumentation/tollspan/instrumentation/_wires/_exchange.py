@@ -8,11 +8,10 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from opentelemetry.context import attach
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import set_span_in_context
 
 from tollspan.budget import CallRefused
@@ -27,6 +26,9 @@ from tollspan.instrumentation._wires._library import AsyncLibrary, Library, Sync
 from tollspan.instrumentation._wires._waits import awaited, waited, waits_of
 from tollspan.instrumentation._wrappers import InForce, open_call
 from tollspan.ledger import internal_errors
+
+if TYPE_CHECKING:
+    from contextvars import Token
 
 uncovered: Counter[str] = Counter()
 """Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
@@ -52,7 +54,7 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
     waits = waits_of(call)
     call.before_attempt(_size(library, call, request))
     own = current() is None
-    with InForce(call) if own else nullcontext():
+    with InForce(call) if own else _Inside(call):
         while True:
             call.sending = library
             try:
@@ -84,7 +86,7 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
     waits = waits_of(call)
     await call.abefore_attempt(_size(library, call, request))
     own = current() is None
-    with InForce(call) if own else nullcontext():
+    with InForce(call) if own else _Inside(call):
         while True:
             call.sending = library
             try:
@@ -98,6 +100,27 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
                 break
             await call.abefore_attempt(_size(library, call, request))
     return _answered(library, call, response, own=own)
+
+
+class _Inside:
+    """Around an attempt of an expected call: its span is the current one, and no longer than that.
+
+    What a method does after its request, such as telling callbacks of it, is done in its caller's context.
+    """
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> None:
+        if isinstance(current(), Expected):
+            self._token = attach(set_span_in_context(self._call.span))
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            detach(self._token)
 
 
 # ---- whose request it is
@@ -154,13 +177,8 @@ def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call 
     if here is None:
         _note_uncovered(call, url.path)
     elif call is not None:
-        _expected(here, call)
+        here.call = call
     return call, True
-
-
-def _expected(here: Expected, call: Call) -> None:
-    here.call = call
-    attach(set_span_in_context(call.span))  # until the expectation's own token is taken back
 
 
 def _note_uncovered(call: Call | None, path: str) -> None:
