@@ -39,7 +39,7 @@ class Case:
     or what is awaited to one of them. `reply` is what the provider sends, and `usage` what that says. `refusal` is an
     error of the provider, as it words them. `shown` makes of an answer, or of an item of a stream, what is compared.
     `bounded` is False where no budget can be set for such a call without more being said. `cuttable` is False where the
-    SDK does not notice that an answer ends before its end.
+    SDK does not notice that an answer ends before its end. `free` says that nobody bills it.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Case:
     shown: Callable[[Any], Any] = repr
     bounded: bool = True
     cuttable: bool = True
+    free: bool = False
 
     @property
     def id(self):
@@ -108,6 +109,16 @@ async def read(result):
     return list(result)
 
 
+async def unchanged(result):
+    """An answer as it came."""
+    return result
+
+
+def fully(case):
+    """What reads the answer of a case to its end."""
+    return read if case.streams else unchanged
+
+
 async def first(result):
     """The first item of a stream."""
     if hasattr(result, "__aiter__"):
@@ -147,7 +158,9 @@ def test_an_answer(case, server, instrumented):
     assert (event.status, event.attempts, event.error_type) == ("ok", 1, None)
     assert (event.usage or None) == (dict(case.usage) if case.usage is not None else None)
     assert (event.provider, event.model, event.operation) == (case.provider, case.model, case.operation)
+    assert (event.cost_source == "free") is case.free
     assert event.cost_source is not None
+    assert event.cost_actual_usd == 0 or not case.free
     assert span.attributes["gen_ai.operation.name"] == case.operation
     assert span.attributes.get("gen_ai.usage.input_tokens") == (case.usage or {}).get("tokens_in")
     without_us, with_us = server.asked[:asked], server.asked[asked:]
@@ -236,17 +249,18 @@ def test_a_refused_request_costs_nothing(case, server, instrumented):
 
 
 def test_a_budget_refuses_before_anything_is_sent(case, server, instrumented):
-    """A budget that has no room raises its own exception, whatever the SDK does with errors, and nothing is sent."""
+    """A budget that has no room raises its own exception, whatever the SDK does with errors, and nothing is sent.
+
+    What is free goes through all the same.
+    """
     server.reply = case.reply
 
-    async def use(result):
-        return await read(result) if case.streams else result
-
+    raises = contextlib.nullcontext() if case.free else pytest.raises(BudgetExceeded if case.bounded else CallRefused)
     with instrumented() as seen:
-        with budget("0.000000001 USD", name="tiny"), pytest.raises(BudgetExceeded if case.bounded else CallRefused):
-            driven(case, server, use)
+        with budget("0.000000001 USD", name="tiny"), budget("1 tokens", name="few"), raises:
+            driven(case, server, fully(case))
         gc.collect()
-        assert not server.asked
+        assert len(server.asked) == case.free
         assert seen.open_holds == 0
 
 
@@ -262,3 +276,33 @@ def test_without_us_again(case, server, instrumented):
 def test_the_row_is_in_the_table(case):
     """The row that a case says it drives is one of the table."""
     assert case.site in {f"{site.module}:{site.name}" for site in CALL_SITES}
+
+
+# ---- for those modules that have such a thing
+
+
+def attempts_of_one_call(case, server, instrumented, busy):
+    """The provider is busy at first: the SDK's own repetition is seen, and the call is one commit."""
+    server.reply = lambda _asked: busy if len(server.asked) == 1 else case.reply
+    with instrumented() as seen:
+        driven(case, server, fully(case))
+        assert len(server.asked) == 2
+        assert (seen.end.event_type, seen.end.attempts, dict(seen.end.usage)) == ("commit", 2, dict(case.usage))
+        assert [event.http_status for event in seen.of("retry")] == [busy.status]
+
+
+def settled_by_its_last_event(case, server, instrumented):
+    """Whoever has the last event of a stream need neither read on nor close it for the call to be settled."""
+    server.reply = case.reply
+
+    async def look(result):
+        items = aiter(result) if case.asynchronous else iter(result)
+        for _ in case.reply.chunks:
+            assert (await anext(items)) if case.asynchronous else next(items)
+        event = seen.end
+        assert await read(items) == []
+        return event
+
+    with instrumented() as seen:
+        event = driven(case, server, look)
+    assert (event.status, dict(event.usage)) == ("ok", case.usage)

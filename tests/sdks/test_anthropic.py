@@ -1,12 +1,9 @@
 """anthropic, against the wire formats of Anthropic's API reference (docs.anthropic.com/en/api)."""
 
-from decimal import Decimal
-
-import contract
 import pytest
 from contract import *  # noqa: F403
 from contract import Case
-from wire_server import Reply, cut, sse
+from wire_server import Reply, sse
 
 from tollspan.budget import budget
 
@@ -217,7 +214,7 @@ if hasattr(anthropic.Anthropic(api_key="x"), "completions"):  # until 1.0
     ]
 
 _ASKED_COUNT = {"model": MODEL, "messages": _ASKED["messages"]}
-FREE = [
+CASES += [
     *cases(
         "count",
         "resources.messages.messages",
@@ -225,6 +222,7 @@ FREE = [
         lambda c: c.messages.count_tokens(**_ASKED_COUNT),
         {"input_tokens": 11},
         operation="count_tokens",
+        free=True,
     ),
     *cases(
         "beta count",
@@ -233,43 +231,9 @@ FREE = [
         lambda c: c.beta.messages.count_tokens(**_ASKED_COUNT),
         {"input_tokens": 11, "context_management": None},
         operation="count_tokens",
+        free=True,
     ),
 ]
-free = pytest.mark.parametrize("each", FREE, ids=lambda each: each.id)
-
-
-@free
-def test_an_answer_that_is_free(each, server, instrumented):
-    """It is one commit and one span like any other, without any usage."""
-    contract.test_the_row_is_in_the_table(each)
-    contract.test_an_answer(each, server, instrumented)
-
-
-@free
-@pytest.mark.parametrize("held", ["test_a_cut_answer", "test_a_refused_request_costs_nothing", "test_without_us_again"])
-def test_the_contract_of_what_is_free(each, server, instrumented, held):
-    """What holds for other calls when they fail holds for these."""
-    getattr(contract, held)(each, server, instrumented)
-
-
-@free
-@pytest.mark.parametrize("ending", ["whole", "cut"])
-def test_the_cost_of_what_is_free(each, server, instrumented, ending):
-    """Its cost is known, and 0, also where the network cut the answer."""
-    server.reply = each.reply if ending == "whole" else cut(each.reply)
-    with instrumented() as seen:
-        contract.seen_by_the_user(each, server)
-        assert (seen.end.cost_actual_usd, seen.end.cost_source, seen.end.estimated) == (Decimal(0), "free", False)
-
-
-@free
-def test_a_budget_without_room_lets_what_is_free_pass(each, server, instrumented):
-    """To count tokens before a call is no call: a budget that has nothing left does not refuse it."""
-    server.reply = each.reply
-    with instrumented() as seen, budget("0.000000001 USD", name="tiny"), budget("1 tokens", name="few"):
-        contract.seen_by_the_user(each, server)
-        assert seen.end.cost_source == "free"
-        assert seen.open_holds == 0
 
 
 def test_other_requests_pass(server, instrumented):

@@ -6,7 +6,7 @@ from inspect import signature
 
 import pytest
 from contract import *  # noqa: F403
-from contract import Case, driven, read
+from contract import Case, attempts_of_one_call, driven, fully, settled_by_its_last_event
 from wire_server import Reply, ndjson, sse
 
 from tollspan.budget import budget
@@ -179,11 +179,6 @@ CASES = [
 ]
 
 
-async def unchanged(result):
-    """The answer as it came."""
-    return result
-
-
 def test_texts_that_are_sent_in_parts_are_as_many_calls(server, instrumented):
     """The SDK sends at most 96 texts at a time, from threads of its own; each request is billed by itself."""
     server.reply = lambda asked: Reply(
@@ -207,7 +202,7 @@ def test_a_budget_limits_the_output(way, server, instrumented):
     server.reply = way.reply
     with instrumented() as seen:
         with budget("0.0005 USD", name="small"):
-            driven(way, server, read if way.streams else unchanged)
+            driven(way, server, fully(way))
         assert 0 < server.asked[-1].json["max_tokens"] < 1_000
         assert seen.end.status == "ok"
 
@@ -216,16 +211,10 @@ def test_a_budget_limits_the_output(way, server, instrumented):
 def test_the_retries_of_the_sdk_are_attempts_of_one_call(name, server, instrumented):
     """Each attempt is seen, and the call is one commit; streams are not tried again."""
     busy = Reply({"message": "try again"}, status=503, headers={"retry-after-ms": "1"})
-    server.reply = lambda _asked: busy if len(server.asked) == 1 else Reply(_V2)
     way = next(case for case in LIMITED if case.asynchronous is name.startswith("Async"))
-    with instrumented() as seen:
-        driven(
-            replace(way, run=lambda c: c.chat(model=MODEL, messages=_ASK, request_options={"max_retries": 3})),
-            server, unchanged,
-        )  # fmt: skip
-        assert len(server.asked) == 2
-        assert (seen.end.event_type, seen.end.attempts, dict(seen.end.usage)) == ("commit", 2, USED)
-        assert [event.http_status for event in seen.of("retry")] == [503]
+    asked = {"model": MODEL, "messages": _ASK, "request_options": {"max_retries": 3}}
+    patient = replace(way, run=lambda client: client.chat(**asked), reply=Reply(_V2), usage=USED, streams=False)
+    attempts_of_one_call(patient, server, instrumented, busy)
 
 
 def test_raw_responses_are_calls_too(server, instrumented):
@@ -275,16 +264,4 @@ def test_nothing_of_what_was_said_is_kept(server, instrumented):
 @pytest.mark.parametrize("way", [case for case in CASES if case.streams], ids=lambda way: way.id)
 def test_the_last_event_is_the_end(way, server, instrumented):
     """Whoever has it need not read on, nor close the stream, for the call to be settled."""
-    server.reply = way.reply
-
-    async def look(result):
-        items = aiter(result) if way.asynchronous else iter(result)
-        for _ in way.reply.chunks:
-            assert (await anext(items)) if way.asynchronous else next(items)
-        event = seen.end
-        assert await read(items) == []
-        return event
-
-    with instrumented() as seen:
-        event = driven(way, server, look)
-    assert (event.status, dict(event.usage)) == ("ok", way.usage)
+    settled_by_its_last_event(way, server, instrumented)

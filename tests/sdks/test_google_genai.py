@@ -151,6 +151,12 @@ _SURFACES = {
         Reply({"embeddings": [{"values": [0.5]}]}),
         {"usage": None, "model": EMBEDDER, "operation": "embeddings"},
     ),
+    "count tokens": (
+        "models:Models.count_tokens",
+        lambda c: c.models.count_tokens(model=MODEL, contents="One river."),
+        Reply({"totalTokens": 3}),
+        {"usage": None, "operation": "count_tokens", "free": True},
+    ),
     "interaction": (
         "_gaos.interactions:Interactions.create",
         lambda c: c.interactions.create(model=MODEL, input="One river."),
@@ -431,20 +437,4 @@ def test_an_automatic_continuation_of_an_interaction_is_a_call(server, instrumen
     if len(server.asked) == 1:
         pytest.skip("this version does not continue by itself")
     assert [commit.usage for commit in commits] == [USED, USED]
-    assert not uncovered
-
-
-@pytest.mark.parametrize("make", [None, *_ASYNC_CLIENTS])
-def test_counting_tokens_is_free(server, instrumented, make):
-    """To count tokens costs nothing, also where a budget has no room; it is told all the same."""
-    server.reply = Reply({"totalTokens": 3})
-    case = _plain(make or _client, lambda client: client.models.count_tokens(model=MODEL, contents="One river."))
-
-    async def use(result):
-        return result.total_tokens
-
-    with instrumented() as seen, budget("0.000000001 USD", name="tiny"):
-        assert driven(case, server, use) == 3
-        end = seen.end
-    assert (end.operation, end.model, end.cost_source, end.spend_usd) == ("count_tokens", MODEL, "free", 0)
     assert not uncovered

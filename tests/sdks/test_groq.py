@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from contract import *  # noqa: F403
-from contract import Case, driven, read
+from contract import Case, attempts_of_one_call, driven, fully, read
 from wire_server import Reply, sse
 
 from tollspan.budget import budget
@@ -111,21 +111,12 @@ CASES = [case for asynchronous in (False, True) for case in _cases(asynchronous=
 CHATS = [case for case in CASES if case.operation == "chat"]
 
 
-async def unchanged(result):
-    """The answer as it came."""
-    return result
-
-
 @pytest.mark.parametrize("way", CHATS, ids=lambda way: way.id)
 def test_the_retries_of_the_sdk_are_attempts_of_one_call(way, server, instrumented):
     """Each attempt is seen, and the call is one commit."""
     busy = Reply({"error": {"message": "busy", "type": "internal"}}, status=503, headers={"retry-after-ms": "1"})
-    server.reply = lambda _asked: busy if len(server.asked) == 1 else way.reply
     patient = replace(way, client=lambda url: _client(url, asynchronous=way.asynchronous, max_retries=1))
-    with instrumented() as seen:
-        driven(patient, server, read if way.streams else unchanged)
-        assert (seen.end.event_type, seen.end.attempts, dict(seen.end.usage)) == ("commit", 2, _USED)
-        assert [event.http_status for event in seen.of("retry")] == [503]
+    attempts_of_one_call(patient, server, instrumented, busy)
 
 
 @pytest.mark.parametrize("way", CHATS, ids=lambda way: way.id)
@@ -136,7 +127,7 @@ def test_a_budget_limits_the_output(way, server, instrumented):
     unlimited = replace(way, run=lambda client: client.chat.completions.create(**asked))
     with instrumented() as seen:
         with budget("0.0005 USD", name="small"):
-            driven(unlimited, server, read if way.streams else unchanged)
+            driven(unlimited, server, fully(way))
         assert 0 < server.asked[-1].json["max_tokens"] < 1_000
         assert seen.end.cost_actual_usd > 0
 

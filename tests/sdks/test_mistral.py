@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 from contract import *  # noqa: F403
-from contract import Case, driven, read
+from contract import Case, attempts_of_one_call, driven, fully, read, settled_by_its_last_event
 from wire_server import Reply, sse
 
 from tollspan.budget import CallRefused, budget
@@ -233,11 +233,6 @@ _PARTS = [_chats, _conversations, _others, *([_newest] if find_spec(f"{PACKAGE}.
 CASES = [case for asynchronous in (False, True) for part in _PARTS for case in part(asynchronous=asynchronous)]
 
 
-async def unchanged(result):
-    """The answer as it came."""
-    return result
-
-
 CHATS = [case for case in CASES if case.name in ("chat", "chat stream")]
 LIMITED = [case for case in CASES if case.bounded and case.operation in ("chat", "text_completion")]
 
@@ -248,16 +243,10 @@ def test_the_retries_of_the_sdk_are_attempts_of_one_call(way, server, instrument
     retries = import_module(f"{PACKAGE}.utils")
     patient = retries.RetryConfig("backoff", retries.BackoffStrategy(1, 2, 1.0, 60_000), False)
     busy = Reply({"object": "error", "message": "busy", "type": "internal", "code": "1"}, status=503)
-    server.reply = lambda _asked: busy if len(server.asked) == 1 else way.reply
-    with instrumented() as seen:
-        driven(
-            replace(
-                way, client=lambda url: mistralai.Mistral(api_key="test", server_url=url, retry_config=patient)
-            ),
-            server, read if way.streams else unchanged,
-        )  # fmt: skip
-        assert (seen.end.event_type, seen.end.attempts, dict(seen.end.usage)) == ("commit", 2, USED)
-        assert [event.http_status for event in seen.of("retry")] == [503]
+    attempts_of_one_call(
+        replace(way, client=lambda url: mistralai.Mistral(api_key="test", server_url=url, retry_config=patient)),
+        server, instrumented, busy,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("way", LIMITED, ids=lambda way: way.id)
@@ -266,7 +255,7 @@ def test_a_budget_limits_the_output(way, server, instrumented):
     server.reply = way.reply
     with instrumented() as seen:
         with budget("0.0005 USD", name="small"):
-            driven(way, server, read if way.streams else unchanged)
+            driven(way, server, fully(way))
         asked = server.asked[-1].json
         assert 0 < asked.get("completion_args", asked)["max_tokens"] < 2_000
         assert seen.end.status == "ok"
@@ -323,16 +312,4 @@ def test_asking_for_a_conversation_is_no_call(server, instrumented):
 )
 def test_the_last_event_is_the_end(way, server, instrumented):
     """Whoever has it need not read on, nor close the stream, for the call to be settled."""
-    server.reply = way.reply
-
-    async def look(result):
-        items = aiter(result) if way.asynchronous else iter(result)
-        for _ in way.reply.chunks:
-            assert (await anext(items)) if way.asynchronous else next(items)
-        event = seen.end
-        assert await read(items) == []
-        return event
-
-    with instrumented() as seen:
-        event = driven(way, server, look)
-    assert (event.status, dict(event.usage)) == ("ok", way.usage)
+    settled_by_its_last_event(way, server, instrumented)

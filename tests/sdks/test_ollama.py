@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from contract import *  # noqa: F403
-from contract import Case, driven, read
+from contract import Case, driven, fully, read, settled_by_its_last_event, unchanged
 from wire_server import Reply, ndjson
 
 from tollspan.budget import budget
@@ -23,11 +23,6 @@ _SPENT = {
 }  # fmt: skip
 _REFUSED = Reply({"error": f"model '{MODEL}' not found"}, status=404)
 _MESSAGES = [{"role": "user", "content": "One river."}]
-
-
-async def unchanged(result):
-    """The answer as it came."""
-    return result
 
 
 def _said(text, **more):
@@ -126,7 +121,7 @@ def test_a_budget_limits_the_output(way, server, instrumented, priced):
     server.reply = way.reply
     with instrumented() as seen:
         with budget("0.05 USD", name="small"):
-            driven(way, server, read if way.streams else unchanged)
+            driven(way, server, fully(way))
         asked = server.asked[-1].json
         assert 0 < asked["options"]["num_predict"] < 500
         assert asked["stream"] is way.streams
@@ -157,16 +152,4 @@ def test_pulling_a_model_is_no_call_to_it(server, instrumented):
 @pytest.mark.parametrize("way", [case for case in CASES if case.streams], ids=lambda way: way.id)
 def test_the_last_event_is_the_end(way, server, instrumented):
     """Whoever has it need not read on, nor close the stream, for the call to be settled."""
-    server.reply = way.reply
-
-    async def look(result):
-        items = aiter(result) if way.asynchronous else iter(result)
-        for _ in way.reply.chunks:
-            assert (await anext(items)) if way.asynchronous else next(items)
-        event = seen.end
-        assert await read(items) == []
-        return event
-
-    with instrumented() as seen:
-        event = driven(way, server, look)
-    assert (event.status, dict(event.usage)) == ("ok", way.usage)
+    settled_by_its_last_event(way, server, instrumented)

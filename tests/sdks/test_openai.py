@@ -4,13 +4,11 @@ import importlib
 import io
 from dataclasses import replace
 from decimal import Decimal
-from operator import attrgetter
 
-import contract
 import pytest
 from contract import *  # noqa: F403
 from contract import Case
-from wire_server import Reply, cut, sse
+from wire_server import Reply, sse
 
 from tollspan.budget import budget
 
@@ -533,18 +531,6 @@ VIDEO_CASES = [
 ]
 
 
-def is_there(case):
-    """Whether this version of the SDK has the method."""
-    module, name = case.site.split(":")
-    try:
-        attrgetter(name)(importlib.import_module(module))
-    except (AttributeError, ImportError):
-        return False
-    return True
-
-
-CASES = [case for case in (*CHATS, *RESPONSES, *IMAGE_CASES, *AUDIO_CASES, *VIDEO_CASES) if is_there(case)]
-
 MODERATION = {"id": "modr-1", "model": "omni-moderation-latest", "results": []}
 _COUNT = {"object": "response.input_tokens", "input_tokens": 11}
 FREE = [
@@ -554,6 +540,7 @@ FREE = [
         lambda c: c.moderations.create(input="One river.", model="omni-moderation-latest"),
         MODERATION,
         operation="moderation",
+        free=True,
         model="omni-moderation-latest",
     ),
     *cases(
@@ -562,6 +549,7 @@ FREE = [
         lambda c: c.responses.input_tokens.count(model=MODEL, input="One river."),
         _COUNT,
         operation="count_tokens",
+        free=True,
     ),
     *cases(
         "beta count",
@@ -569,48 +557,10 @@ FREE = [
         lambda c: c.beta.responses.input_tokens.count(model=MODEL, input="One river."),
         _COUNT,
         operation="count_tokens",
+        free=True,
     ),
 ]
-FREE = [case for case in FREE if is_there(case)]
-free = pytest.mark.parametrize("each", FREE, ids=lambda each: each.id)
-
-
-@free
-def test_an_answer_that_is_free(each, server, instrumented):
-    """It is one commit and one span like any other, without any usage."""
-    contract.test_the_row_is_in_the_table(each)
-    contract.test_an_answer(each, server, instrumented)
-
-
-@free
-@pytest.mark.parametrize("held", ["test_a_cut_answer", "test_a_refused_request_costs_nothing", "test_without_us_again"])
-def test_the_contract_of_what_is_free(each, server, instrumented, held):
-    """What holds for other calls when they fail holds for these."""
-    getattr(contract, held)(each, server, instrumented)
-
-
-@free
-@pytest.mark.parametrize("ending", ["whole", "cut"])
-def test_the_cost_of_what_is_free(each, server, instrumented, ending):
-    """Its cost is known, and 0, also where the network cut the answer."""
-    server.reply = each.reply if ending == "whole" else cut(each.reply)
-    with instrumented() as seen:
-        contract.seen_by_the_user(each, server)
-        assert (seen.end.cost_actual_usd, seen.end.cost_source, seen.end.estimated) == (Decimal(0), "free", False)
-
-
-@free
-def test_a_budget_without_room_lets_what_is_free_pass(each, server, instrumented):
-    """It costs nothing, so a budget that has nothing left does not refuse it."""
-    server.reply = each.reply
-    with instrumented() as seen, budget("0.000000001 USD", name="tiny"), budget("1 tokens", name="few"):
-        contract.driven(each, server, _nothing)
-        assert seen.end.cost_source == "free"
-        assert seen.open_holds == 0
-
-
-async def _nothing(_result):
-    pass
+CASES = [*CHATS, *RESPONSES, *IMAGE_CASES, *AUDIO_CASES, *VIDEO_CASES, *FREE]
 
 
 def asked_of(server, reply, call):

@@ -18,6 +18,7 @@ from . import _outcomes
 from . import _semconv as sc
 from ._billing import book, book_unknown, book_unread, upper_bound
 from ._content import CAPTURE, capture
+from ._lately import TASKS
 from ._open_streams import ended, opened
 from ._patience import FIRST_WAIT, Waits
 from ._providers import origin_of
@@ -25,7 +26,6 @@ from ._readers import Reader, RequestFacts, ResponseFacts
 from ._refusals import AttemptRefused, Refusals
 from ._spans import describe_end, start_span
 from ._tap import Sink
-from ._tasks import begun
 from ._tracing import provider_in_use
 
 
@@ -424,7 +424,7 @@ class Call:
         facts = self._read()
         book(self.record, self.facts, facts, self._price, cut_stream=self.admission.cut_stream)
         if self.record.fetchable and facts.usage is None and facts.response_id and self.record.model:
-            begun(facts.response_id, self.record.model)
+            TASKS.note(facts.response_id, self.record.model)
         if facts.error_type is not None:
             self._note_error(None, facts)
         return facts

@@ -5,7 +5,6 @@ fetched, by whomever: the ledger decides that, by the provider's id of the answe
 """
 
 import re
-from collections import OrderedDict
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,13 +16,12 @@ from tollspan.ledger import fetched_call_id, internal_errors
 
 from ._billing import book
 from ._call import dimensions_of_call
+from ._lately import TASKS, Lately
 from ._providers import origin_of
 from ._readers import FETCHES, Fetch, RequestFacts, ResponseFacts
 from ._tap import Sink
-from ._tasks import model_of
 
-_REMEMBERED = 4096
-_counted: "OrderedDict[str, None]" = OrderedDict()
+_counted: Lately[bool] = Lately()
 """Answers of which this process has told the ledger: polls go on after that, and need not ask it again."""
 
 
@@ -57,9 +55,7 @@ def _count(fetch: Fetch, url: Any, body: bytes) -> None:
             continue
         if facts.response_id is None or facts.created is None or facts.response_id in _counted:
             continue
-        _counted[facts.response_id] = None
-        while len(_counted) > _REMEMBERED:
-            _counted.popitem(last=False)
+        _counted.note(facts.response_id, True)
         record = _record(fetch, url, facts, facts.response_id, facts.created)
         record.limits = charged(record)  # where the ledger knows the call, those that admitted it count, not these
         coverage.settled(coverage.opened(record), record)
@@ -69,7 +65,7 @@ def _count(fetch: Fetch, url: Any, body: bytes) -> None:
 def _record(fetch: Fetch, url: Any, facts: ResponseFacts, response_id: str, created: float) -> CallRecord:
     line = pipeline()
     origin = origin_of(url, fetch.reader.vendor, line.settings.providers)
-    facts.model = facts.model or model_of(response_id)
+    facts.model = facts.model or TASKS.get(response_id)
     record = CallRecord(
         call_id=fetched_call_id(response_id, created),
         started=created,

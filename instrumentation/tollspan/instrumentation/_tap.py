@@ -13,6 +13,8 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, Protocol
 
+from tollspan.ledger import internal_errors
+
 # Chunks: a long answer has a few thousand. What is cut out of the middle of a longer one leaves at most one torn event.
 _KEEP_HEAD = 1_000
 _KEEP_TAIL = 4_000
@@ -72,9 +74,14 @@ class Sink:
         if len(self.chunks) > _COMPACT_AT:
             self._compact()
         for mark in self.marks:
-            if mark in chunk and self.is_terminal(b"".join(self.chunks[-_TAIL:])):
+            if mark in chunk and self._is_over():
                 self.end()
                 return
+
+    def _is_over(self) -> bool:
+        with internal_errors:  # the stream goes on, whatever becomes of our reading of it
+            return self.is_terminal(b"".join(self.chunks[-_TAIL:]))
+        return False
 
     def end(self, error: BaseException | None = None, *, left: bool = False) -> None:
         """Report the end; the first report counts, and none while the rest is read in the background."""

@@ -20,7 +20,7 @@ from tollspan.instrumentation._readers._ollama import OLLAMA, OLLAMA_FETCHES
 from tollspan.instrumentation._readers._openai._chat import OPENAI_CHAT, TELLING_CHAT
 from tollspan.instrumentation._readers._openai._completions import OPENAI_COMPLETIONS
 from tollspan.instrumentation._readers._openai._embeddings import OPENAI_EMBEDDINGS
-from tollspan.instrumentation._readers._openai._media import OPENAI_MEDIA, OTHER_MEDIA
+from tollspan.instrumentation._readers._openai._media import OPENAI_MEDIA
 from tollspan.instrumentation._readers._openai._responses import OPENAI_RESPONSES
 from tollspan.instrumentation._readers._openai._videos import VIDEO_FETCHES
 from tollspan.instrumentation._readers._replicate import REPLICATE, REPLICATE_FETCHES
@@ -35,7 +35,6 @@ __all__ = [
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
     "OPENAI_EMBEDDINGS",
-    "OPENAI_MEDIA",
     "OPENAI_RESPONSES",
     "READERS",
     "TELLING_CHAT",
@@ -55,8 +54,7 @@ READERS: tuple[Reader, ...] = (
     *WATSONX,
     OPENAI_EMBEDDINGS,
     OPENAI_COMPLETIONS,
-    OPENAI_MEDIA,
-    *OTHER_MEDIA,
+    *OPENAI_MEDIA,
     ANTHROPIC_COMPLETE,
     *GEMINI,
     *BEDROCK,

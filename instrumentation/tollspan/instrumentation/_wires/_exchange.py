@@ -19,6 +19,7 @@ from tollspan.instrumentation import _semconv as sc
 from tollspan.instrumentation._call import Call, Expected, current
 from tollspan.instrumentation._content import CAPTURE
 from tollspan.instrumentation._fetches import fetch_of, overhear
+from tollspan.instrumentation._outcomes import FIRST_ERROR
 from tollspan.instrumentation._readers import Fetch, Reader, reader_for_path
 from tollspan.instrumentation._refusals import AttemptRefused
 from tollspan.instrumentation._tap import HideUsage
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 uncovered: Counter[str] = Counter()
 """Requests to known endpoints that no row of the table covers, by path; they are recorded all the same."""
 _lock = threading.Lock()
-_FIRST_ERROR = 400
 _FORM = re.compile(rb"[A-Za-z_]\w*=")
 _FIRST_SERVER_ERROR = 500
 
@@ -45,12 +45,12 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
         fetch = fetch_of(library.method(request), library.url(request).path)
         response = send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
-    call, is_new = _call_for(library, reader, request)
+    call, body = _call_for(library, reader, request)
     if call is None or call.sending is not None:
         return send(request)
-    if is_new:
+    if body is not None:
         _admit_new(call)
-        request = _prepared(library, call, request)
+        request = _prepared(library, call, request, body)
     waits = waits_of(call)
     call.before_attempt(_size(library, call, request))
     own = current() is None
@@ -77,12 +77,12 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
         fetch = fetch_of(library.method(request), library.url(request).path)
         response = await send(request)
         return response if fetch is None else _overheard(library, fetch, request, response)
-    call, is_new = _call_for(library, reader, request)
+    call, body = _call_for(library, reader, request)
     if call is None or call.sending is not None:
         return await send(request)
-    if is_new:
+    if body is not None:
         await _aadmit_new(call)
-        request = _prepared(library, call, request)
+        request = _prepared(library, call, request, body)
     waits = waits_of(call)
     await call.abefore_attempt(_size(library, call, request))
     own = current() is None
@@ -146,28 +146,28 @@ def _asks(reader: Reader, content: bytes | None) -> bool:
     return _FORM.match(content or b"") is None
 
 
-def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | None, bool]:
-    """The call that this request belongs to, and whether it was opened just now."""
+def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | None, dict[str, Any] | None]:
+    """The call that this request belongs to, and, where it was opened just now, the JSON object that it was read as."""
     with internal_errors:
         return _known_or_new(library, reader, request)
-    return None, False
+    return None, None
 
 
-def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call | None, bool]:
+def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call | None, dict[str, Any] | None]:
     here = current()
     if isinstance(here, Call):
-        return here, False
+        return here, None
     if here is not None and here.call is not None:
         beside = library.is_async and here.call.sending is library
         if not here.call.is_over and not beside:
-            return here.call, False
+            return here.call, None
         if not beside:
             here.call.returned(None)
     content = library.body(request)
     body = _object(content)
     is_json = bool(body) or content == b"{}"
     if here is None and is_json and reader.asked_keys and reader.asked_keys.isdisjoint(body):
-        return None, False
+        return None, None
     url = library.url(request)
     reader = (here.reader if here is not None else None) or reader
     vendor = here.vendor if here is not None else None
@@ -178,7 +178,7 @@ def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call 
         _note_uncovered(call, url.path)
     elif call is not None:
         here.call = call
-    return call, True
+    return call, body
 
 
 def _note_uncovered(call: Call | None, path: str) -> None:
@@ -199,10 +199,12 @@ def _object(content: bytes | None) -> dict[str, Any]:
 
 
 def _size(library: Library, call: Call, request: Any) -> int | None:
-    content = library.body(request)
-    if CAPTURE.active:
-        call.asked = content
-    return None if content is None else len(content)
+    with internal_errors:
+        content = library.body(request)
+        if CAPTURE.active:
+            call.asked = content
+        return None if content is None else len(content)
+    return None
 
 
 # ---- before it is sent
@@ -226,13 +228,12 @@ async def _aadmit_new(call: Call) -> None:
         raise AttemptRefused(refusal) from None
 
 
-def _prepared(library: Library, call: Call, request: Any) -> Any:
+def _prepared(library: Library, call: Call, request: Any, body: dict[str, Any]) -> Any:
     """The request with what admission and accounting need changed in its body."""
     if not call.changeable:
         return request
     with internal_errors:
-        body = _object(library.body(request))
-        if body and (changed := call.prepared(body)) is not body:
+        if (changed := call.prepared(body)) is not body:
             return library.with_body(request, orjson.dumps(changed))
     return request
 
@@ -283,7 +284,7 @@ def _overheard(library: Library, fetch: Fetch, request: Any, response: Any) -> A
     """Count what a fetched answer has used, now or when it has been read."""
     with internal_errors:
         _settle_start()
-        if library.status(response) < _FIRST_ERROR:
+        if library.status(response) < FIRST_ERROR:
             sink = overhear(fetch, library.url(request), library.content(response))
             if sink is not None:
                 sink.encoding = library.headers(response).get("content-encoding", sink.encoding)

@@ -6,19 +6,23 @@ readers in the JSON of xAI's REST API. gRPC repeats what was `UNAVAILABLE` below
 
 import re
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import orjson
 
+from tollspan.instrumentation._lately import Lately
 from tollspan.instrumentation._tap import HideUsage, Sink
 from tollspan.instrumentation._urls import Url
 from tollspan.instrumentation._wires._exchange import aexchange, exchange
 from tollspan.instrumentation._wires._grpc_messages import BODIES, FETCHED, answer_of, chunk_of
 from tollspan.instrumentation._wrappers import Wrapper
+from tollspan.ledger import internal_errors
+
+Maker = Callable[[ModuleType], Wrapper]
 
 # As google.rpc.Code maps them, so that outcomes are judged as everywhere; but nobody bills what is not implemented.
 _STATUS = {
@@ -27,7 +31,7 @@ _STATUS = {
     "ABORTED": 409, "OUT_OF_RANGE": 400, "UNIMPLEMENTED": 404, "INTERNAL": 500, "UNAVAILABLE": 503, "DATA_LOSS": 500,
     "UNAUTHENTICATED": 401,
 }  # fmt: skip
-_OK, _FIRST_ERROR, _FIRST_SERVER_ERROR = 200, 400, 500
+_OK, _FIRST_SERVER_ERROR = 200, 500
 # What gRPC itself says when a connection has come to harm: nobody can tell what became of the request. A connection
 # that could not be made, and all that the server says, is an error in the provider's name.
 _LOST = re.compile(
@@ -36,7 +40,6 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 _NOT_MADE = re.compile(r"failed to connect|errors resolving|DNS resolution failed", re.IGNORECASE)
-_MOST_STARTED = 4_096
 
 
 class _Asked:
@@ -71,7 +74,7 @@ class _Grpc:
     """See `Library`."""
 
     def __init__(self) -> None:
-        self._started: OrderedDict[str, float] = OrderedDict()
+        self._started: Lately[float] = Lately()
 
     def method(self, request: _Asked) -> str:
         """See `Library.method`."""
@@ -122,6 +125,12 @@ class _Grpc:
         response.stream.sink = sink
 
     def answer(self, request: _Asked, result: Any, message: Any) -> _Answer:
+        """What a message says; of one that cannot be read, nothing."""
+        with internal_errors:
+            return _Answer(result, orjson.dumps(self._told(request, message)))
+        return _Answer(result, b"")
+
+    def _told(self, request: _Asked, message: Any) -> dict[str, Any]:
         """What a message says, with the time at which its call began where that is what a later one is known by."""
         body = answer_of(request.path, message)
         if request.path in FETCHED:
@@ -130,10 +139,8 @@ class _Grpc:
                 found["id"] = asked or found.get("id")
                 found["created"] = self._started.get(asked) or found.get("created")
         elif (started := getattr(message, "request_id", "")) and started not in self._started:
-            self._started[started] = time.time()
-            while len(self._started) > _MOST_STARTED:
-                self._started.popitem(last=False)
-        return _Answer(result, orjson.dumps(body))
+            self._started.note(started, time.time())
+        return body
 
 
 class _SyncGrpc(_Grpc):
@@ -225,7 +232,8 @@ class _Failed:
 
 def _take(sink: Sink | None, message: Any) -> None:
     if sink is not None:
-        sink.take(b"data: %b\n\n" % orjson.dumps(chunk_of(message)))
+        with internal_errors:
+            sink.take(b"data: %b\n\n" % orjson.dumps(chunk_of(message)))
 
 
 def _end(sink: Sink | None, error: BaseException) -> None:
@@ -240,110 +248,89 @@ def _end(sink: Sink | None, error: BaseException) -> None:
         sink.end(error)
 
 
-def _rpc_error() -> type[Exception]:
-    error: type[Exception] = import_module("grpc").RpcError
-    return error
+def _blocking(sending: Callable[[type[Exception], Callable[[Any], Any], _Asked], _Answer]) -> Maker:
+    """Make the wrappers of an interceptor's method that blocks: `sending` gives what came of a request."""
+
+    def maker(_module: ModuleType) -> Wrapper:
+        send = partial(sending, import_module("grpc").RpcError)
+
+        def intercept(wrapped: Callable[..., Any], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            asked = _asked(args, kwargs)
+            if asked is None:
+                return wrapped(*args, **kwargs)
+            return exchange(_SYNC, partial(send, partial(wrapped, *args[:2])), asked).result
+
+        return intercept
+
+    return maker
 
 
-def unary_wrapper(_module: ModuleType) -> Wrapper:
-    """The wrapper of `intercept_unary_unary`."""
-    rpc_error = _rpc_error()
+def _awaiting(sending: Callable[[type[Exception], Callable[[Any], Any], _Asked], Awaitable[_Answer]]) -> Maker:
+    """As _blocking, of grpc.aio."""
 
-    def intercept(wrapped: Callable[..., Any], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if kwargs or not _is_ours(args):
-            return wrapped(*args, **kwargs)
-        continuation, details, message = args
+    def maker(_module: ModuleType) -> Wrapper:
+        send = partial(sending, import_module("grpc").RpcError)
 
-        def send(asked: _Asked) -> _Answer:
-            result = wrapped(continuation, details, asked.message)
-            error = result.exception()
-            if isinstance(error, rpc_error):
-                return _failed(result, error)
-            return _Answer(result, b"") if error is not None else _SYNC.answer(asked, result, result.result())
+        async def intercept(
+            wrapped: Callable[..., Awaitable[Any]], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
+            asked = _asked(args, kwargs)
+            if asked is None:
+                return await wrapped(*args, **kwargs)
+            return (await aexchange(_ASYNC, partial(send, partial(wrapped, *args[:2])), asked)).result
 
-        return exchange(_SYNC, send, _Asked(_path(details), message)).result
+        return intercept
 
-    return intercept
+    return maker
 
 
-def stream_wrapper(_module: ModuleType) -> Wrapper:
-    """The wrapper of `intercept_unary_stream`."""
-    rpc_error = _rpc_error()
-
-    def intercept(wrapped: Callable[..., Any], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if kwargs or not _is_ours(args):
-            return wrapped(*args, **kwargs)
-        continuation, details, message = args
-
-        def send(asked: _Asked) -> _Answer:
-            call = wrapped(continuation, details, asked.message)
-            messages = iter(call)
-            try:
-                first = next(messages, None)
-            except rpc_error as error:
-                return _failed(call, error)
-            stream = _Stream(call, messages, first)
-            return _Answer(stream, b"", stream=stream)
-
-        return exchange(_SYNC, send, _Asked(_path(details), message)).result
-
-    return intercept
+def _asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Asked | None:
+    """The request in the arguments of an interceptor: a continuation, details and a message; None for other methods."""
+    if kwargs or len(args) != 3:  # noqa: PLR2004 - gRPC's own
+        return None
+    method = args[1].method
+    path = method.decode() if isinstance(method, bytes) else str(method)
+    return _Asked(path, args[2]) if path in BODIES or path in FETCHED else None
 
 
-def async_unary_wrapper(_module: ModuleType) -> Wrapper:
-    """The wrapper of `intercept_unary_unary` of grpc.aio."""
-    rpc_error = _rpc_error()
-
-    async def intercept(
-        wrapped: Callable[..., Awaitable[Any]], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if kwargs or not _is_ours(args):
-            return await wrapped(*args, **kwargs)
-        continuation, details, message = args
-
-        async def send(asked: _Asked) -> _Answer:
-            call = await wrapped(continuation, details, asked.message)
-            try:
-                found = await call
-            except rpc_error as error:
-                return _failed(call, error)
-            return _ASYNC.answer(asked, call, found)
-
-        return (await aexchange(_ASYNC, send, _Asked(_path(details), message))).result
-
-    return intercept
+def _send(rpc_error: type[Exception], send: Callable[[Any], Any], asked: _Asked) -> _Answer:
+    result = send(asked.message)
+    error = result.exception()
+    if isinstance(error, rpc_error):
+        return _failed(result, error)
+    return _Answer(result, b"") if error is not None else _SYNC.answer(asked, result, result.result())
 
 
-def async_stream_wrapper(_module: ModuleType) -> Wrapper:
-    """The wrapper of `intercept_unary_stream` of grpc.aio."""
-    rpc_error = _rpc_error()
-
-    async def intercept(
-        wrapped: Callable[..., Awaitable[Any]], _on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if kwargs or not _is_ours(args):
-            return await wrapped(*args, **kwargs)
-        continuation, details, message = args
-
-        async def send(asked: _Asked) -> _Answer:
-            call = await wrapped(continuation, details, asked.message)
-            messages = aiter(call)
-            try:
-                first = await anext(messages, None)
-            except rpc_error as error:
-                return _failed(_Failed(error), error)
-            stream = _AsyncStream(messages, first)
-            return _Answer(stream, b"", stream=stream)
-
-        return (await aexchange(_ASYNC, send, _Asked(_path(details), message))).result
-
-    return intercept
+def _send_for_stream(rpc_error: type[Exception], send: Callable[[Any], Any], asked: _Asked) -> _Answer:
+    call = send(asked.message)
+    messages = iter(call)
+    try:
+        first = next(messages, None)
+    except rpc_error as error:
+        return _failed(call, error)
+    stream = _Stream(call, messages, first)
+    return _Answer(stream, b"", stream=stream)
 
 
-def _is_ours(args: tuple[Any, ...]) -> bool:
-    return len(args) == 3 and ((path := _path(args[1])) in BODIES or path in FETCHED)  # noqa: PLR2004 - gRPC's own
+async def _asend(rpc_error: type[Exception], send: Callable[[Any], Any], asked: _Asked) -> _Answer:
+    call = await send(asked.message)
+    try:
+        message = await call
+    except rpc_error as error:
+        return _failed(call, error)
+    return _ASYNC.answer(asked, call, message)
 
 
-def _path(details: Any) -> str:
-    method = details.method
-    return method.decode() if isinstance(method, bytes) else str(method)
+async def _asend_for_stream(rpc_error: type[Exception], send: Callable[[Any], Any], asked: _Asked) -> _Answer:
+    messages = aiter(await send(asked.message))
+    try:
+        first = await anext(messages, None)
+    except rpc_error as error:
+        return _failed(_Failed(error), error)
+    stream = _AsyncStream(messages, first)
+    return _Answer(stream, b"", stream=stream)
+
+
+unary_wrapper, stream_wrapper = _blocking(_send), _blocking(_send_for_stream)
+async_unary_wrapper, async_stream_wrapper = _awaiting(_asend), _awaiting(_asend_for_stream)
+"""The wrappers of `intercept_unary_unary` and `intercept_unary_stream`, and of those of grpc.aio."""

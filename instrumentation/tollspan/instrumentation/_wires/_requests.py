@@ -1,38 +1,17 @@
 """requests: `Session.send`, which is public. A redirect passes it a second time, inside of the first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from tollspan.instrumentation._tap import HideUsage, Sink
-from tollspan.instrumentation._urls import parsed_url
 from tollspan.instrumentation._wires._exchange import exchange
 from tollspan.instrumentation._wires._library import is_signed
-from tollspan.instrumentation._wires._urllib3 import RawTap
+from tollspan.instrumentation._wires._urllib3 import OverUrllib3
 from tollspan.instrumentation._wrappers import Wrapper
 
 
-class _Requests:
-    """See `SyncLibrary`."""
-
-    is_async = False
-
-    def method(self, request: Any) -> str:
-        """See `Library.method`."""
-        return str(request.method).upper()
-
-    def url(self, request: Any) -> Any:
-        """See `Library.url`."""
-        return parsed_url(request.url or "")
-
-    def body(self, request: Any) -> bytes | None:
-        """See `Library.body`."""
-        body = request.body
-        if isinstance(body, str):
-            return body.encode()
-        return body if isinstance(body, bytes) else b"" if body is None else None
-
+class _Requests(OverUrllib3):
     def is_changeable(self, request: Any) -> bool:
         """See `Library.is_changeable`."""
         return not is_signed(request.headers)
@@ -44,29 +23,10 @@ class _Requests:
         changed.headers["Content-Length"] = str(len(body))
         return changed
 
-    def status(self, response: Any) -> int:
-        """See `Library.status`."""
-        return int(response.status_code)
-
-    def headers(self, response: Any) -> Mapping[str, str]:
-        """See `Library.headers`."""
-        headers: Mapping[str, str] = response.headers
-        return headers
-
     def content(self, response: Any) -> bytes | None:
         """See `Library.content`. A body that is not read yet is False there."""
         content = response._content  # noqa: SLF001 - the public property would read it
         return content if isinstance(content, bytes) else b"" if content is None else None
-
-    def with_content(self, response: Any, content: bytes) -> Any:
-        """See `Library.with_content`."""
-        response._content = content  # noqa: SLF001 - there is no other way to give a response a body
-        return response
-
-    def tap(self, response: Any, sink: Sink, hide: HideUsage | None) -> None:
-        """See `Library.tap`. urllib3 undoes the content coding, and what is left of a stream is not drained."""
-        sink.encoding, sink.is_complete = "identity", None
-        response.raw = RawTap(response.raw, sink, hide)
 
     def finish(self, response: Any) -> None:
         """See `SyncLibrary.finish`."""

@@ -1,11 +1,52 @@
 """What requests and botocore have in common: the body of a streamed answer is urllib3's, and is tapped there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import wrapt
 
 from tollspan.instrumentation._tap import HideUsage, Sink
+from tollspan.instrumentation._urls import Url, parsed_url
+
+
+class OverUrllib3:
+    """What the two answer alike; see `SyncLibrary`."""
+
+    is_async = False
+
+    def method(self, request: Any) -> str:
+        """See `Library.method`."""
+        return str(request.method).upper()
+
+    def url(self, request: Any) -> Url:
+        """See `Library.url`."""
+        return parsed_url(request.url or "")
+
+    def body(self, request: Any) -> bytes | None:
+        """See `Library.body`."""
+        body = request.body
+        if isinstance(body, str):
+            return body.encode()
+        return bytes(body) if isinstance(body, bytes | bytearray) else b"" if body is None else None
+
+    def status(self, response: Any) -> int:
+        """See `Library.status`."""
+        return int(response.status_code)
+
+    def headers(self, response: Any) -> Mapping[str, str]:
+        """See `Library.headers`."""
+        headers: Mapping[str, str] = response.headers
+        return headers
+
+    def with_content(self, response: Any, content: bytes) -> Any:
+        """See `Library.with_content`."""
+        response._content = content  # noqa: SLF001 - there is no other way to give a response a body
+        return response
+
+    def tap(self, response: Any, sink: Sink, hide: HideUsage | None) -> None:
+        """See `Library.tap`. urllib3 undoes the content coding, and what is left of a stream is not drained."""
+        sink.encoding, sink.is_complete = "identity", None
+        response.raw = RawTap(response.raw, sink, hide)
 
 
 class RawTap(wrapt.ObjectProxy):  # type: ignore[type-arg]

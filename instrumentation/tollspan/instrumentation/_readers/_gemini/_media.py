@@ -1,5 +1,6 @@
 """Google's images and videos: billed by the piece and by the second."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ _MOST_CHARS = 16
 UsageOf = Callable[[ResponseFacts], dict[str, float] | None]
 
 
-class _Made(Flavour):
+class _Made(Flavour, ABC):
     """What both have in common: no price of tokens says anything of the bill."""
 
     __slots__ = ()
@@ -39,9 +40,9 @@ class _Made(Flavour):
             usage_of=self.usage_of(body.get("parameters")),
         )
 
+    @abstractmethod
     def usage_of(self, parameters: object) -> UsageOf:
         """Give what tells the usage of an answer to a request with these parameters."""
-        raise NotImplementedError
 
     def response(self, body: bytes) -> ResponseFacts:
         """See `Reader.response`."""

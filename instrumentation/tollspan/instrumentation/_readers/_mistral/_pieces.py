@@ -3,6 +3,7 @@
 Source: docs.mistral.ai/api.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from tollspan.instrumentation._readers._openai._embeddings import OPENAI_EMBEDDI
 _ANNOTATED = ("bbox_annotation_format", "document_annotation_format")
 
 
-class _Pieces(Flavour):
+class _Pieces(Flavour, ABC):
     """Requests whose answer alone tells how many pieces there were."""
 
     __slots__ = ()
@@ -58,8 +59,9 @@ class _Pieces(Flavour):
         kinds = {mark.decode() for mark in self.terminal_marks}
         return next((event for event in ends if sse.text(event.get("type")) in kinds), None)
 
+    @abstractmethod
     def _usage(self, answer: Mapping[str, Any]) -> dict[str, float] | None:
-        raise NotImplementedError
+        """The pieces that an answer counts; None where it does not."""
 
 
 class _Ocr(_Pieces):

@@ -5,5 +5,4 @@ from tollspan.instrumentation._readers._openai._audio import OPENAI_SPEECH, OPEN
 from tollspan.instrumentation._readers._openai._images import OPENAI_IMAGES
 from tollspan.instrumentation._readers._openai._videos import OPENAI_VIDEOS
 
-OPENAI_MEDIA: Reader = OPENAI_IMAGES
-OTHER_MEDIA: tuple[Reader, ...] = (OPENAI_SPEECH, OPENAI_TRANSCRIPTIONS, OPENAI_VIDEOS)
+OPENAI_MEDIA: tuple[Reader, ...] = (OPENAI_IMAGES, OPENAI_SPEECH, OPENAI_TRANSCRIPTIONS, OPENAI_VIDEOS)
