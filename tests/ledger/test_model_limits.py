@@ -2,7 +2,7 @@
 
 import pytest
 
-from tollspan.ledger._model_limits import _MAX_OUTPUT_TOKENS, max_output_tokens
+from tollspan.ledger._prices._limits import _MAX_OUTPUT_TOKENS, max_output_tokens
 
 
 @pytest.mark.parametrize(

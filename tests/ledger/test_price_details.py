@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from tollspan.ledger import Unpriced
-from tollspan.ledger._rates import rate_card
+from tollspan.ledger._prices._rates import rate_card
 
 
 def card_of(prices, model="m"):

@@ -19,9 +19,8 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tollspan.ledger import _prices
-from tollspan.ledger._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
-from tollspan.ledger._rates import UNLIMITED_TOKENS, rate_card
+from tollspan.ledger._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced, _book
+from tollspan.ledger._prices._rates import UNLIMITED_TOKENS, rate_card
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 OPENAI = "https://api.openai.com/v1"
@@ -459,7 +458,7 @@ def test_a_card_says_what_it_is_made_of():
 
 def test_answers_are_remembered_and_the_memory_is_bounded(monkeypatch):
     """The same question gets the same object, unpriced ones too, and the cache never outgrows its size."""
-    monkeypatch.setattr(_prices, "_CACHE_SIZE", 3)
+    monkeypatch.setattr(_book, "_CACHE_SIZE", 3)
     book = PriceBook()
     for model in ("gpt-4o", "no-such-model"):
         assert book.resolve(provider="openai", model=model, at=AT) is book.resolve(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wire_pool import ANSWERS, FIELDS, INNER, STREAMS, TYPES, WHOLE, sse
 
 from tollspan.instrumentation._readers import FETCHES, READERS, RequestFacts, ResponseFacts, reader_for_path
-from tollspan.ledger._rates import UNITS
+from tollspan.ledger._prices._rates import UNITS
 
 # The API refuses a smaller maximum of OpenAI's responses.
 FEWEST = 16

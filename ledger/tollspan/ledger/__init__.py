@@ -50,9 +50,8 @@ if TYPE_CHECKING:
     from ._listeners import Listener
     from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
     from ._overrides import BudgetOverride, Overrides
-    from ._prices import PriceBook, PriceFileError
+    from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
     from ._prune import Pruned
-    from ._rates import CostBound, RateCard, Unpriced
     from ._registry import dump_definition, load_definition
     from ._selection import QueryError, time_zone
     from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
@@ -90,9 +89,8 @@ else:
             "_listeners": "Listener",
             "_money": "NANO_PER_USD format_usd to_nano to_nano_up to_usd",
             "_overrides": "BudgetOverride Overrides",
-            "_prices": "PriceBook PriceFileError",
+            "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
             "_prune": "Pruned",
-            "_rates": "CostBound RateCard Unpriced",
             "_registry": "dump_definition load_definition",
             "_selection": "QueryError time_zone",
             "_settings": "SETTINGS ConfigurationError Settings load_settings settings_reference",

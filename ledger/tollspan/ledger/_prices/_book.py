@@ -4,56 +4,23 @@ Order: the user's price file (TOLLSPAN_PRICES), then genai-prices (MIT). A model
 called at and under no other: the same open weights have another price, or none, on every host.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._model_limits import max_output_tokens
-from ._rates import PRICE_KEYS, CostBound, RateCard, Steps, Unpriced, rate_card
-from ._single_flight import SingleFlight
+from tollspan.ledger._prices._file import read_price_file
+from tollspan.ledger._prices._limits import max_output_tokens
+from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
+from tollspan.ledger._single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, Provider
 
-__all__ = ["CostBound", "PriceBook", "PriceFileError", "RateCard", "Unpriced"]
-
-# OpenTelemetry's `gen_ai.provider.name`, and what older conventions called it, to the provider ids of genai-prices.
-# Any other name has to be such an id itself.
-_PROVIDER_IDS = {
-    "aws.bedrock": "aws",
-    "aws_bedrock": "aws",
-    "az.ai.inference": "azure",
-    "az.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "azure.ai.openai": "azure",
-    "fireworks_ai": "fireworks",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "gcp.vertex_ai": "google",
-    "gemini": "google",
-    "mistral_ai": "mistral",
-    "mistralai": "mistral",
-    "moonshot": "moonshotai",
-    "moonshot_ai": "moonshotai",
-    "together_ai": "together",
-    "vertex_ai": "google",
-    "voyage_ai": "voyageai",
-    "x_ai": "x-ai",
-    "xai": "x-ai",
-    "z_ai": "zai",
-    "zhipu": "zhipuai",
-    "zhipu_ai": "zhipuai",
-}
-# Where a name of an API or of a console carries its path: `models/x`, `projects/../publishers/google/models/x`, an ARN.
-_PATH_PREFIX = re.compile(r"^(?:(?:.*/)?publishers/[^/]+/models/|models/|arn:.*/)", re.IGNORECASE)
 _STANDARD_TIERS = frozenset({"", "auto", "standard"})
 _OPENAI_HOST = "api.openai.com"
 # Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
@@ -77,7 +44,7 @@ class PriceBook:
     """
 
     def __init__(self, *, overrides: Path | None = None) -> None:
-        self._overrides = _read_overrides(overrides) if overrides is not None else ()
+        self._overrides = read_price_file(overrides) if overrides is not None else ()
         self._cache: dict[_Key, RateCard | Unpriced] = {}
 
     def resolve(
@@ -108,8 +75,8 @@ class PriceBook:
     ) -> RateCard | Unpriced:
         if not model:
             return Unpriced(f"no price for a call of provider {provider!r} that names no model")
-        provider_id = _provider_id(provider)
-        if card := self._override(provider_id, model, _names(model, provider, provider_id)):
+        provider_id = provider_id_of(provider)
+        if card := self._override(provider_id, model, names_of(model, provider, provider_id)):
             return card
         snapshot, host = _snapshot(), _host(base_url)  # the host alone: a URL may hold a key
         provider_id = provider_id or _provider_id_of_url(snapshot, base_url)
@@ -117,7 +84,7 @@ class PriceBook:
         # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
         if provider_id is None or all(provider_id != known.id for known in snapshot.providers):
             return missing
-        names = _names(model, provider, provider_id)
+        names = names_of(model, provider, provider_id)
         if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
             return Unpriced(
                 f"no price for model {model!r} of provider {provider or host!r}: its weights are open, and its host "
@@ -138,13 +105,6 @@ class PriceBook:
         return None
 
 
-def _provider_id(provider: str | None) -> str | None:
-    if provider is None:
-        return None
-    name = provider.strip().lower()
-    return _PROVIDER_IDS.get(name, name)
-
-
 def _provider_id_of_url(snapshot: "DataSnapshot", base_url: str | None) -> str | None:
     if not base_url:
         return None
@@ -152,15 +112,6 @@ def _provider_id_of_url(snapshot: "DataSnapshot", base_url: str | None) -> str |
         return snapshot.find_provider(None, None, base_url).id
     except LookupError:
         return None
-
-
-def _names(model: str, provider: str | None, provider_id: str | None) -> tuple[str, ...]:
-    """List the names to look a model up by: without its path, then without its provider's own prefix as well."""
-    name = _PATH_PREFIX.sub("", model.strip())
-    for prefix in (provider, provider_id):
-        if prefix and name.lower().startswith(f"{prefix.lower()}/"):
-            return (name, name[len(prefix) + 1 :])
-    return (name,)
 
 
 def _host(base_url: str | None) -> str | None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ._units import BEHIND
+from tollspan.ledger._units import BEHIND
 
 FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
