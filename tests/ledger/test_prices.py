@@ -498,7 +498,7 @@ def test_the_price_list_is_not_loaded_before_the_first_look_up():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_forked_child_does_not_wait_for_a_look_up_of_its_parent():
     """A fork in the middle of a look-up leaves the child able to make its own."""
-    with _prices._loading._lock:
+    with _book._loading._lock:
         child = os.fork()
         if child == 0:
             signal.alarm(20)
