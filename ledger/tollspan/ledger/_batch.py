@@ -1,9 +1,12 @@
 """The inside of one transaction: events appended and counted, holds decided and released."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import chain
 from math import inf
+from typing import Any
 
 from ._errors import LedgerConflict
 from ._events import SPENDING, Charge, LedgerEvent, call_id_prefix
@@ -22,9 +25,8 @@ LEDGER_BUDGET = ""
 
 DAY_MS = 86_400_000
 _STORED = (*COLUMNS[:-1], "pricing_id")
-_MARKS = ", ".join("?" * len(_STORED))
-# OR IGNORE would pass over missing values too.
-_INSERT = f"INSERT INTO event ({', '.join(_STORED)}) VALUES ({_MARKS}) ON CONFLICT (event_id) DO NOTHING"
+_MARKS = f"({', '.join('?' * len(_STORED))})"
+_AT_ONCE = (128, 32, 8, 1)
 _SPEND = COLUMNS.index("spend_nusd")
 
 
@@ -223,7 +225,8 @@ class Batch:
         if all(row[0] >= self._pruned for row in rows):
             before = self._connection.total_changes
             self._connection.execute("SAVEPOINT rows")
-            self._connection.executemany(_INSERT, stored)
+            for rows_at_once, part in _parts(stored):
+                self._connection.execute(_insert_of(rows_at_once), part)
             complete = self._connection.total_changes - before == len(rows)
             if not complete:
                 self._connection.execute("ROLLBACK TO rows")
@@ -238,7 +241,7 @@ class Batch:
     def _insert_one(self, row: Row) -> bool:
         # Not by ON CONFLICT: an insert that finds its id taken uses up an offset.
         known = self._connection.execute("SELECT 1 FROM event WHERE event_id = ?", (row[0],)).fetchone()
-        return row[0] >= self._pruned and not known and self._connection.execute(_INSERT, row).rowcount == 1
+        return row[0] >= self._pruned and not known and self._connection.execute(_insert_of(1), row).rowcount == 1
 
     def _conflict(self, row: Row) -> str | None:
         if row[0] < self._pruned:
@@ -277,6 +280,27 @@ class Batch:
         if counters is None:
             counters = self._counters[key] = list(balance_of(self._connection, key))
         return counters
+
+
+@cache
+def _insert_of(rows: int) -> str:
+    """The statement that inserts so many rows."""
+    # OR IGNORE would pass over missing values too.
+    marks = ", ".join([_MARKS] * rows)
+    return f"INSERT INTO event ({', '.join(_STORED)}) VALUES {marks} ON CONFLICT (event_id) DO NOTHING"
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
+    """Rows in as few statements as it takes, each of a size that is met often: how many, and all their values.
+
+    Python's sqlite3 lets go of the interpreter for each step of a statement, and each time waits to get it back from a
+    program that computes, or makes that program wait. `executemany` would do so for every row.
+    """
+    at = 0
+    for size in _AT_ONCE:
+        while len(rows) - at >= size:
+            yield size, list(chain.from_iterable(rows[at : at + size]))
+            at += size
 
 
 def _depends(entry: Entry) -> bool:
