@@ -33,8 +33,8 @@ from tollspan.ledger import (
     Entry,
     HoldRequest,
     Ledger,
-    LedgerEvent,
     Limit,
+    Posting,
     PriceBook,
     event_id_for,
     new_call_id,
@@ -432,7 +432,7 @@ def hold_request(calls: Calls) -> HoldRequest:
     hold_id = event_id_for(record.call_id, "precheck_hold")
     limits = (Limit("daily", "", int(record.started) // 86_400 * 86_400, "USD", 10**18),)
 
-    def describe(grant) -> LedgerEvent:
+    def describe(grant) -> Posting:
         return hold_event(record, Held(hold_id, limits, grant.amounts, grant.amounts[0]), 0)
 
     return HoldRequest(hold_id, calls.demand(), limits, describe, partial(withdrawal, record, 0))

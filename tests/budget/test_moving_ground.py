@@ -14,6 +14,7 @@ from polling import until
 from tollspan.budget import BudgetBusy, BudgetExceeded, BudgetExhausted, admit, budget
 from tollspan.exporter import pipeline, retry
 from tollspan.ledger import BudgetOverride, Demand, Grant, HoldRequest, LedgerEvent, Limit, event_id_for, new_call_id
+from tollspan.ledger._postings import posting_of
 
 USD = 1_000_000_000
 
@@ -162,7 +163,7 @@ def test_two_steps_of_a_rolling_window_in_one_batch(book):
 
     def asks(start):
         call_id = new_call_id()
-        event = LedgerEvent(event_type="precheck_hold", call_id=call_id.hex())
+        event = posting_of(LedgerEvent(event_type="precheck_hold", call_id=call_id.hex()))
         limit = Limit("b", "", start, "requests", 2, None, 60)
         hold_id = event_id_for(call_id, "precheck_hold")
         return HoldRequest(hold_id, Demand(None, 1, 1, 1), (limit,), lambda _: event, lambda: event)

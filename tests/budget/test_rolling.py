@@ -14,6 +14,7 @@ from tollspan.ledger import Ledger, Limit, Window, charge_of
 from tollspan.ledger._batch import Entry, HoldRequest
 from tollspan.ledger._events import LedgerEvent, event_id_for, new_call_id
 from tollspan.ledger._holds import Demand, Grant
+from tollspan.ledger._postings import posting_of
 
 T = 1_700_000_040.0
 """A full minute."""
@@ -109,12 +110,12 @@ def hold(ledger, limit, tokens, *, settles):
         event_id_for(call_id, "precheck_hold"),
         Demand(None, 0, tokens, tokens),
         (limit,),
-        lambda _: event("precheck_hold"),
-        lambda: event("cancel"),
+        lambda _: posting_of(event("precheck_hold")),
+        lambda: posting_of(event("cancel")),
     )
     answer = ledger.writer.ask(request).wait(5)
     if isinstance(answer, Grant) and settles:
-        ledger.writer.put(Entry(event("commit"), request.hold_id))
+        ledger.writer.put(Entry.of(event("commit"), request.hold_id))
         ledger.flush()
     return answer
 
@@ -128,7 +129,7 @@ def test_holds_of_one_batch_meet_each_other(book):
                 event_id_for(call_id, "precheck_hold"),
                 Demand(None, 0, 0, 0),
                 (limit,),
-                lambda _, call_id=call_id: LedgerEvent(event_type="precheck_hold", call_id=call_id.hex()),
+                lambda _, call_id=call_id: posting_of(LedgerEvent(event_type="precheck_hold", call_id=call_id.hex())),
                 lambda: None,
             )
             for limit, _ in zip(itertools.cycle(reversed(limits)), range(20), strict=False)

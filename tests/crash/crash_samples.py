@@ -4,6 +4,7 @@ import time
 from decimal import Decimal
 
 from tollspan.ledger import Demand, Entry, HoldRequest, LedgerEvent, Limit, charge_of, event_id_for, new_call_id
+from tollspan.ledger._postings import posting_of
 
 BILLED, HELD = 30, 50
 """Tokens that every call is billed, and that its hold holds."""
@@ -32,12 +33,11 @@ def a_hold(limit, tokens=HELD):
     call_id = new_call_id()
 
     def describe(grant):
-        return LedgerEvent(
-            event_type="precheck_hold", call_id=call_id.hex(), charges=(charge_of(limit, grant.amounts[0]),)
-        )
+        charges = (charge_of(limit, grant.amounts[0]),)
+        return posting_of(LedgerEvent(event_type="precheck_hold", call_id=call_id.hex(), charges=charges))
 
     def withdraw():
-        return LedgerEvent(event_type="cancel", call_id=call_id.hex(), status="cancelled")
+        return posting_of(LedgerEvent(event_type="cancel", call_id=call_id.hex(), status="cancelled"))
 
     demand = Demand(None, 0, tokens, tokens)
     return HoldRequest(event_id_for(call_id, "precheck_hold"), demand, (limit,), describe, withdraw)
@@ -47,9 +47,9 @@ def settlement_of(hold, tokens=BILLED):
     """The commit that ends a held call, billed for so many tokens."""
     (limit,) = hold.limits
     charge = charge_of(limit, tokens)
-    return Entry(commit(call_id=hold.hold_id[:-2].hex(), charges=(charge,)), hold.hold_id)
+    return Entry.of(commit(call_id=hold.hold_id[:-2].hex(), charges=(charge,)), hold.hold_id)
 
 
 def cancel_of(hold):
     """The cancel that ends a held call which was not billed."""
-    return Entry(LedgerEvent(event_type="cancel", call_id=hold.hold_id[:-2].hex()), hold.hold_id)
+    return Entry.of(LedgerEvent(event_type="cancel", call_id=hold.hold_id[:-2].hex()), hold.hold_id)

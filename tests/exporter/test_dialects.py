@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from tollspan.exporter._dialects import is_inference_start, operation_of, read
 from tollspan.exporter._foreign import book, record_of
-from tollspan.exporter._translate import settled
+from tollspan.exporter._translate import settlement
 from tollspan.ledger import PriceBook, event_id_for, load_settings
 
 PRICES = PriceBook()
@@ -26,7 +26,7 @@ def event_of(attributes, **how):
     said = told(attributes, **how)
     record = record_of(said, load_settings())
     book(record, said, PRICES)
-    return settled(record)
+    return settlement(record).event
 
 
 def tokens(usage):
@@ -319,7 +319,7 @@ def test_ids_are_made_of_the_span():
     span = ended(SPOKEN["opentelemetry"])
     record = record_of(read(span), load_settings())
     assert record.call_id == (START_NS // 1_000_000).to_bytes(6, "big") + span.context.span_id.to_bytes(8, "big")
-    event = settled(record)
+    event = settlement(record).event
     assert event.event_id == event_id_for(record.call_id, "commit").hex()
     assert (event.trace_id, event.span_id) == (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}")
 

@@ -71,7 +71,7 @@ def test_calls_above_their_hold_are_counted(line, reader):
     """A call that cost more than was held for it is an underhold; one that cost less is none."""
     for cost in ("0.5", "2"):
         event = LedgerEvent(event_type="commit", cost_est_usd=Decimal(1), cost_actual_usd=Decimal(cost))
-        line.ledger.writer.put(Entry(event))
+        line.ledger.writer.put(Entry.of(event))
     flush(line)
     assert value(reader, "tollspan.underhold") == 1
 

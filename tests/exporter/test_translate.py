@@ -6,7 +6,7 @@ import pytest
 from records import LIMITS, TOKENS, USD, a_record, held_by
 
 from tollspan.exporter import hold_event, retry, settlement, wait_event, withdrawal
-from tollspan.ledger import event_id_for
+from tollspan.ledger import event_id_for, event_of
 
 NANO = Decimal(1).scaleb(-9)
 
@@ -99,7 +99,7 @@ def test_how_a_call_went_is_kept():
 def test_a_hold_says_what_it_holds():
     """The hold's event carries its upper bound and its amounts, and adds nothing to spend."""
     record = a_record()
-    event = hold_event(record, held_by(record), 0)
+    event = event_of(hold_event(record, held_by(record), 0))
     assert (event.event_id, event.event_type) == (held_by(record).hold_id.hex(), "precheck_hold")
     assert (event.cost_est_usd, event.spend_usd) == (9000 * NANO, None)
     assert [charge.amount for charge in event.charges] == [9000, 5000, 1]
@@ -123,18 +123,18 @@ def test_the_events_of_a_call_never_share_an_id():
     events = [
         *(hold_event(record, held, attempt) for attempt in range(3)),
         *(withdrawal(record, attempt) for attempt in range(3)),
-        *(retry(record, attempt, billed=True).event for attempt in (1, 2)),
+        *(retry(record, attempt, billed=True).posting for attempt in (1, 2)),
         wait_event(record, 12.5),
-        settlement(record).event,
-        settlement(a_record(call_id=record.call_id)).event,
+        settlement(record).posting,
+        settlement(a_record(call_id=record.call_id)).posting,
     ]
     assert len({event.event_id for event in events}) == len(events)
-    assert {event.call_id for event in events} == {record.call_id.hex()}
+    assert {event.call_id for event in events} == {record.call_id}
 
 
 def test_a_wait_says_how_long():
     """A wait event carries the milliseconds in line, and no cost."""
-    event = wait_event(a_record(), 1234.56789)
+    event = event_of(wait_event(a_record(), 1234.56789))
     assert (event.event_type, event.timing, event.spend_usd) == ("wait", {"total_ms": 1234.568}, None)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tollspan.ledger import Demand, Entry, Grant, HoldRequest, LedgerEvent, Limit, event_id_for, new_call_id
+from tollspan.ledger._postings import posting_of
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def a_request(*limits, tokens=0, call_id=None):
     ids = {"call_id": call_id.hex(), "run_id": f"run-{call_id.hex()}"}
 
     def describe(grant: Grant):
-        return LedgerEvent(event_type="precheck_hold", cost_est_usd=Decimal("0.5"), **ids)
+        return posting_of(LedgerEvent(event_type="precheck_hold", cost_est_usd=Decimal("0.5"), **ids))
 
     def withdraw():
         event_id = event_id_for(call_id, "cancel", 1).hex()
-        return LedgerEvent(event_type="cancel", event_id=event_id, status="cancelled", **ids)
+        return posting_of(LedgerEvent(event_type="cancel", event_id=event_id, status="cancelled", **ids))
 
     demand = Demand(None, 0, tokens, tokens)
     hold_id = event_id_for(call_id, "precheck_hold")
@@ -83,4 +84,4 @@ def a_request(*limits, tokens=0, call_id=None):
 def cancel_of(request):
     """What gives a hold back."""
     call_id = request.hold_id[:-2]
-    return Entry(LedgerEvent(event_type="cancel", call_id=call_id.hex()), request.hold_id)
+    return Entry.of(LedgerEvent(event_type="cancel", call_id=call_id.hex()), request.hold_id)

@@ -21,13 +21,14 @@ from tollspan.exporter import CallRecord, Held
 from tollspan.exporter._settle import settle
 from tollspan.ledger import (
     Balance,
-    Beginning,
     Charge,
     Entry,
     Ledger,
     LedgerError,
     LedgerEvent,
+    Posting,
     event_id_for,
+    event_of,
     new_call_id,
 )
 from tollspan.ledger import _journal as journal_module
@@ -49,7 +50,7 @@ events = st.builds(
     response_id=optional,
     usage=st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(-(2**63), 2**63 - 1), max_size=2),
 )
-entries = st.builds(Entry, events, st.none() | st.binary(min_size=16, max_size=16))
+entries = st.builds(Entry.of, events, st.none() | st.binary(min_size=16, max_size=16))
 
 
 def left_behind(path, *written, owner=None):
@@ -57,7 +58,7 @@ def left_behind(path, *written, owner=None):
     owner = owner or Owner(path)
     journal = Journal(path, owner, enabled=True)
     for one in written:
-        assert journal.begin(one) if isinstance(one, Beginning) else journal.append(one.row, one.release)
+        assert journal.begin(one) if isinstance(one, Posting) else journal.append(one.posting, one.release)
     file = owner.journal_path(1)
     journal.forget()
     owner.forget()
@@ -79,8 +80,12 @@ def frames_in(file):
 def a_beginning(estimate=7_000_000, **fields):
     """A call that is about to be sent; its budget counts tokens."""
     charge = Charge(budget="b [tokens]", scope="", window_start=0, amount=40)
-    usual = {"call_id": new_call_id(), "started": time.time(), "operation": "chat", "provider": "openai", "model": "m"}
-    return Beginning(**{**usual, "estimate": estimate, "reason": None, "charges": (charge,), **fields})
+    call_id = fields.pop("call_id", None) or new_call_id()
+    usual = {"operation": "chat", "provider": "openai", "model": "m", "status": "error", "charges": (charge,)}
+    source = "unpriced" if estimate is None else "estimate"
+    cost = {"cost_source": source, "cost_est_nusd": estimate, "estimated": estimate is not None}
+    ids = {"event_id": event_id_for(call_id, "commit"), "call_id": call_id, "event_type": "commit"}
+    return Posting(**{"timestamp": time.time(), **ids, **usual, **cost, **fields})
 
 
 def files(path, pattern="*"):
@@ -108,7 +113,7 @@ def locked(path):
 def test_an_entry_comes_back_as_it_was_written(tmp_path_factory, batch):
     """Every field of every event, and the hold that it settles, survives the way through a journal's file."""
     found = read_journal(left_behind(tmp_path_factory.mktemp("in") / "l.db", *batch))
-    again = [(Entry(event).row, release) for release, event in found.events]
+    again = [(Entry(posting).row, release) for release, posting in found.postings]
     assert again == [(entry.row, entry.release) for entry in batch]
     assert (found.damaged, found.foreign) == (0, False)
 
@@ -118,7 +123,7 @@ def test_an_entry_comes_back_as_it_was_written(tmp_path_factory, batch):
 def test_the_next_ledger_stores_the_events_as_they_were(tmp_path_factory, batch):
     """What stands in a dead process's journal is in the ledger that is read next, equal in every field."""
     path = tmp_path_factory.mktemp("next") / "l.db"
-    left_behind(path, *map(Entry, batch))
+    left_behind(path, *map(Entry.of, batch))
     with Ledger(path) as ledger:
         assert [replace(event, offset=None) for event in ledger.events] == batch
         assert ledger.verify() == []
@@ -131,9 +136,9 @@ def test_the_next_ledger_stores_the_events_as_they_were(tmp_path_factory, batch)
 @pytest.fixture(name="sound", scope="module")
 def _sound(tmp_path_factory):
     """A journal of four events: its file, its bytes, where each line begins, and what it holds."""
-    written = [Entry(commit(model=f"m{n}", tags={"text": "a\nb\u2028ü"}, usage={"tokens_in": n})) for n in range(4)]
+    written = [Entry.of(commit(model=f"m{n}", tags={"text": "a\nb\u2028ü"}, usage={"tokens_in": n})) for n in range(4)]
     file = left_behind(tmp_path_factory.mktemp("sound") / "l.db", *written)
-    return file, file.read_bytes(), frames_in(file), read_journal(file).events
+    return file, file.read_bytes(), frames_in(file), [event_of(posting) for _, posting in read_journal(file).postings]
 
 
 def loses_only(sound, damaged, first, last):
@@ -143,9 +148,10 @@ def loses_only(sound, damaged, first, last):
         open_file.write(damaged)
         open_file.truncate()
         found = read_journal(file)
-    kept = [n for n, event in enumerate(written) if event in found.events]
+    events = [event_of(posting) for _, posting in found.postings]
+    kept = [n for n, event in enumerate(written) if event in events]
     untouched = [n for n in range(4) if starts[n + 2] <= first or starts[n + 1] >= last]
-    assert len(found.events) == len(kept), "what was read was never written"
+    assert len(events) == len(kept), "what was read was never written"
     assert set(untouched) <= set(kept), "an event that stands elsewhere is lost"
     return len(kept) == len(written) or found.damaged > 0
 
@@ -188,8 +194,8 @@ DAMAGE = {
     "a right checksum of no event": damaged_by(lambda line: framed(b'["no hold", 1, 2]')),
     "a right checksum of no JSON": damaged_by(lambda line: framed(b"{")),
     "a right checksum of JSON of another kind": damaged_by(lambda line: framed(b"7")),
-    "an event with a column that is none": damaged_by(lambda line: framed(line[18:].strip().replace(b'"{}"', b'"{"'))),
-    "a damaged header": lambda lines: [lines[0].replace(b"columns", b"colours"), *lines[1:-1]],
+    "an event with a field that is none": damaged_by(lambda line: framed(line[18:].strip().replace(b"[]", b"7"))),
+    "a damaged header": lambda lines: [lines[0].replace(b"fields", b"colours"), *lines[1:-1]],
 }
 
 
@@ -197,7 +203,7 @@ DAMAGE = {
 def test_what_is_damaged_is_left_out_with_a_warning_and_kept_aside(ledger, caplog, damage):
     """The sound events are stored, the file stays beside the ledger for people, and nobody reads it a second time."""
     written = [commit() for _ in range(3)]
-    file = left_behind(ledger.path, *map(Entry, written))
+    file = left_behind(ledger.path, *map(Entry.of, written))
     starts, data = frames_in(file), file.read_bytes()
     lines = [data[start:end] for start, end in pairwise(starts)]
     file.write_bytes(b"".join(damage(lines)))
@@ -210,7 +216,7 @@ def test_what_is_damaged_is_left_out_with_a_warning_and_kept_aside(ledger, caplo
 
 def test_a_journal_of_another_version_is_kept_aside_unread(ledger, caplog):
     """A file whose header names a version that is not known here gives nothing, and waits for who knows it."""
-    file = left_behind(ledger.path, Entry(commit()))
+    file = left_behind(ledger.path, Entry.of(commit()))
     file.write_bytes(file.read_bytes().replace(*_headers(file)))
     assert ids(ledger) == []
     assert "written by a version of tollspan that this one does not know" in caplog.text
@@ -220,12 +226,12 @@ def test_a_journal_of_another_version_is_kept_aside_unread(ledger, caplog):
 def _headers(file):
     """The first line of a journal, and what a later version may write there."""
     end = frames_in(file)[1]
-    return file.read_bytes()[:end], framed(b'{"tollspan_journal":2}')
+    return file.read_bytes()[:end], framed(b'{"tollspan_journal":3}')
 
 
 def test_an_empty_file_is_no_damage(ledger, caplog):
     """A process that was killed before it wrote a first line leaves nothing to warn of."""
-    left_behind(ledger.path, Entry(commit())).write_bytes(b"")
+    left_behind(ledger.path, Entry.of(commit())).write_bytes(b"")
     found = ledger.recover()
     assert (found.events, found.damaged, files(ledger.path)) == (0, 0, [])
     assert caplog.text == ""
@@ -234,8 +240,8 @@ def test_an_empty_file_is_no_damage(ledger, caplog):
 def test_an_event_that_cannot_be_stored_keeps_back_no_other(ledger, caplog):
     """Of a dead process's events the one that no ledger can store is left out, and its file kept aside."""
     good = [commit(), commit()]
-    poison = Entry(commit(http_status="no number"))
-    left_behind(ledger.path, Entry(good[0]), poison, Entry(good[1]))
+    poison = Entry.of(commit(http_status="no number"))
+    left_behind(ledger.path, Entry.of(good[0]), poison, Entry.of(good[1]))
     assert ids(ledger) == [event.event_id for event in good]
     assert "an event cannot be stored" in caplog.text
     assert len(files(ledger.path, "*.aside")) == 1
@@ -256,7 +262,7 @@ def test_a_full_file_is_left_and_goes_when_all_of_it_is_stored(ledger):
     assert files(ledger.path, "*.journal") == [begun.path.name]
     ledger.write_event(commit())
     assert [name.split(".")[-2] for name in files(ledger.path, "*.journal")] == ["000001", "000003"]
-    ledger.writer.put(Entry(commit(), begun=begun))
+    ledger.writer.put(Entry.of(commit(), begun=begun))
     ledger.flush()
     until(lambda: [name.split(".")[-2] for name in files(ledger.path, "*.journal")] == ["000003"])
 
@@ -266,7 +272,7 @@ def test_a_clean_close_leaves_no_file(ledger):
     begun = ledger.writer.begin(a_beginning())
     ledger.write_event(commit())
     assert len(files(ledger.path, "*.journal")) == 1
-    ledger.writer.put(Entry(commit(), begun=begun))
+    ledger.writer.put(Entry.of(commit(), begun=begun))
     ledger.close()
     assert files(ledger.path) == []
     ledger.write_event(commit())
@@ -407,7 +413,7 @@ def test_a_recovery_that_is_killed_is_done_again(ledger, moment):
             holder.writer.ask(request).wait(5)
         event = commit(call_id=settled.hold_id[:-2].hex())
         with holder.writer.store_lock:  # it takes no part in what comes
-            left_behind(ledger.path, Entry(event, settled.hold_id), a_beginning(), owner=holder.store.owner)
+            left_behind(ledger.path, Entry.of(event, settled.hold_id), a_beginning(), owner=holder.store.owner)
             with script(DIE_WITHIN, ledger.path, moment) as process:
                 assert process.wait(30) == -signal.SIGKILL
             assert [e.event_type for e in ledger.events].count("commit") == 3
@@ -421,13 +427,13 @@ def test_a_recovery_that_is_killed_is_done_again(ledger, moment):
 
 def test_a_call_without_an_end_becomes_estimated_spend_once(ledger):
     """What a killed process had sent without a hold is counted at its estimate, where and when it began."""
-    begun = a_beginning(trace_id="ab" * 16, user_id="ada", run_id="r", tags={"k": "v"})
+    begun = a_beginning(trace_id=b"\xab" * 16, user_id="ada", run_id="r", tags={"k": "v"})
     left_behind(ledger.path, begun)
     found = [ledger.recover(), ledger.recover()]
     assert [(one.calls, one.estimated) for one in found] == [(1, 1), (0, 0)]
     (event,) = ledger.events
     assert (event.event_type, event.estimated, event.status, event.reason) == ("commit", True, "error", GONE)
-    assert (event.spend_usd, event.cost_actual_usd, event.timestamp) == (Decimal("0.007"), None, begun.started)
+    assert (event.spend_usd, event.cost_actual_usd, event.timestamp) == (Decimal("0.007"), None, begun.timestamp)
     assert (event.call_id, event.trace_id, event.user_id, event.run_id) == (begun.call_id.hex(), "ab" * 16, "ada", "r")
     assert (event.provider, event.model, event.operation, event.tags) == ("openai", "m", "chat", {"k": "v"})
     assert (ledger.balance(B), ledger.spend_today()) == (Balance(40, 0, 40), 0.007)
@@ -444,7 +450,7 @@ def test_a_call_without_an_end_and_without_a_price_is_unpriced(ledger):
 
 def test_an_estimate_beyond_all_measure_keeps_nobody_from_reading(ledger, caplog):
     """A beginning that no ledger can store is left out with an error, and everything else is stored."""
-    left_behind(ledger.path, a_beginning(2**63), Entry(commit()), a_beginning())
+    left_behind(ledger.path, a_beginning(2**63), Entry.of(commit()), a_beginning())
     assert sorted(event.estimated for event in ledger.events) == [False, True]
     assert "an event cannot be stored" in caplog.text
     assert len(files(ledger.path, "*.aside")) == 1
@@ -463,10 +469,10 @@ def test_a_call_with_an_end_is_not_estimated(ledger, where):
     elif where == "another file":
         file = left_behind(ledger.path, begun)
         file.rename(file.with_name("1-x.000001.journal"))
-        file = left_behind(ledger.path, Entry(end))
+        file = left_behind(ledger.path, Entry.of(end))
         file.rename(file.with_name("1-x.000002.journal"))
     else:
-        left_behind(ledger.path, begun, Entry(end))
+        left_behind(ledger.path, begun, Entry.of(end))
     with Ledger(ledger.path) as other:
         assert other.recover().calls == 0
         assert ids(other) == [end.event_id]
@@ -508,7 +514,7 @@ def test_what_memory_has_no_room_for_waits_in_the_journal(small, how, in_flight)
     assert all_in(small, how)
     assert (small.writer.pending, small.writer.journal.spilled) == (0, 0)
     assert sorted(ids(small)[1:]) == sorted(event.event_id for event in events)
-    small.writer.put(Entry(commit(), begun=begun))
+    small.writer.put(Entry.of(commit(), begun=begun))
     small.close()
     assert (small.verify(), small.writer.counts.lost, files(small.path, "*.journal")) == ([], 0, [])
 
@@ -521,7 +527,7 @@ def test_a_settlement_that_waits_in_the_journal_alone_ends_its_hold(small):
         for _ in range(30):
             small.write_event(commit())
         small.writer.put(cancel_of(request))
-        small.writer.put(Entry(commit(), begun=begun))
+        small.writer.put(Entry.of(commit(), begun=begun))
         assert small.writer.counts.spilled >= 2
     assert small.flush()
     assert small.balance(B) == Balance()
@@ -597,7 +603,7 @@ def test_a_forked_child_leaves_its_parents_journal_alone(ledger):
     assert begun.path.read_bytes() == before
     assert (ledger.recover().events, ledger.spend_today()) == (1, 3.0)
     assert files(ledger.path, "*.journal") == [begun.path.name]
-    ledger.writer.put(Entry(commit(call_id="00" * 14), begun=begun))
+    ledger.writer.put(Entry.of(commit(call_id="00" * 14), begun=begun))
     ledger.close()
     assert files(ledger.path) == []
 
@@ -612,10 +618,8 @@ def test_a_settlement_that_cannot_be_made_leaves_its_hold_as_spend(ledger):
     ledger.writer.ask(request).wait(5)
     call_id = request.hold_id[:-2]
     held = Held(request.hold_id, (limit,), (1,), 500_000_000)
-    record = CallRecord(
-        call_id=call_id, started=time.time(), operation="chat", held=held, usage={"tokens_in": object()}
-    )
-    with pytest.raises(TypeError):
+    record = CallRecord(call_id=call_id, started=time.time(), operation="chat", held=held, trace_id=-1)
+    with pytest.raises(OverflowError):
         settle(record, ledger)
     assert [event.event_type for event in ledger.events] == ["precheck_hold", "commit"]
     last = ledger.tail()[-1]

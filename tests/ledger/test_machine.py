@@ -20,7 +20,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from samples import commit, tokens_limit, until
 
 from tollspan.ledger import (
-    Beginning,
     Charge,
     Demand,
     Entry,
@@ -30,6 +29,7 @@ from tollspan.ledger import (
     LedgerConflict,
     LedgerEvent,
     LedgerUnavailable,
+    Posting,
     Refusal,
     account_of,
     budget_of,
@@ -40,6 +40,7 @@ from tollspan.ledger import (
 )
 from tollspan.ledger import _upkeep as upkeep_module
 from tollspan.ledger._hold_states import TRANSITIONS, hold_diagram, hold_table, state_of
+from tollspan.ledger._postings import posting_of
 from tollspan.ledger._rows import charges_from, from_row
 
 ROWS = {(row.before, row.cause): row for row in TRANSITIONS}
@@ -94,7 +95,8 @@ class Call:
     def request(self):
         limits = tuple(tokens_limit(LIMITS[budget], budget) for budget in self.budgets)
         demand = Demand(None, 0, self.tokens, self.tokens)
-        return HoldRequest(self.hold_id, demand, limits, lambda grant: self.hold(), lambda: self.entry("left").event)
+        held, left = lambda _grant: posting_of(self.hold()), lambda: self.entry("left").posting
+        return HoldRequest(self.hold_id, demand, limits, held, left)
 
     def at_hold(self):
         """The commit of a call whose outcome nobody knows."""
@@ -115,7 +117,7 @@ class Call:
             "corrected": partial(self.event, "adjust", self.attempts, **spends, **actual),
         }[cause]()
         ends = any(row.held < 0 for row in TRANSITIONS if row.cause == cause)
-        return Entry(event, self.hold_id if ends else None)
+        return Entry.of(event, self.hold_id if ends else None)
 
 
 @contextmanager
@@ -241,7 +243,7 @@ def end(ledger, call, cause):
             with Ledger(ledger.path) as another:
                 another.recover()
         case "settlement failed":
-            ledger.writer.put(Entry(replace(call.entry("billed").event, http_status="no number"), call.hold_id))
+            ledger.writer.put(Entry.of(replace(call.entry("billed").event, http_status="no number"), call.hold_id))
             until(lambda: call.hold_id not in open_holds(ledger))
         case "old enough":
             ledger.prune(30)
@@ -520,7 +522,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.writer.settle_at_hold(call.hold_id, "its settlement could not be made")
         else:
             poison = replace(call.entry("billed").event, http_status="no number")
-            self.ledger.writer.put(Entry(poison, call.hold_id))
+            self.ledger.writer.put(Entry.of(poison, call.hold_id))
         until(lambda: call.hold_id not in open_holds(self.ledger))
         self.model.store(call.at_hold(), call.hold_id)
         self._move(call, "settlement failed")
@@ -581,23 +583,22 @@ class LedgerMachine(RuleBasedStateMachine):
             elif what == "hold" and call in victims:
                 self.dead.append(call)
             elif what == "event":
-                left.append(Entry(commit("0.3", charges=call.charges(1))))
+                left.append(Entry.of(commit("0.3", charges=call.charges(1))))
             elif "begun" in what:
                 left.append(self._beginning(call))
                 if "ended" in what:
-                    left.append(Entry(call.entry("billed", amount).event))
+                    left.append(Entry(call.entry("billed", amount).posting))
         self._run_and_kill(victims, left)
         self.dead += left
 
     def _beginning(self, call):
-        return Beginning(
+        return Posting(
+            event_id=event_id_for(call.call_id, "commit"),
+            event_type="commit",
             call_id=call.call_id,
-            started=time.time(),
-            operation="chat",
-            provider=None,
-            model=None,
-            estimate=7,
-            reason=None,
+            timestamp=time.time(),
+            cost_est_nusd=7,
+            estimated=True,
             charges=call.charges(call.tokens),
         )
 
@@ -631,10 +632,10 @@ class LedgerMachine(RuleBasedStateMachine):
                         dead.remove(call)
                         self._move(call, "billed")
         for one in dead:
-            if isinstance(one, Beginning):
+            if isinstance(one, Posting):
                 call_id = one.call_id.hex()
                 if event_id_for(one.call_id, "commit").hex() not in self.model.events:
-                    spend = {"cost_est_usd": to_usd(one.estimate), "estimated": True}
+                    spend = {"cost_est_usd": to_usd(one.cost_est_nusd), "estimated": True}
                     self.model.store(LedgerEvent(event_type="commit", call_id=call_id, charges=one.charges, **spend))
             elif isinstance(one, Call):
                 self.model.store(one.at_hold(), one.hold_id)

@@ -13,6 +13,7 @@ from tollspan.ledger import Charge, Ledger, LedgerEvent, LedgerUnavailable, new_
 from tollspan.ledger import _migrations as migrations_module
 from tollspan.ledger._migrations import LATEST, migrate, schema_version
 from tollspan.ledger._owners import owners_folder
+from tollspan.ledger._postings import posting_of
 from tollspan.ledger._rows import COLUMNS, to_row
 
 
@@ -42,7 +43,7 @@ def _old(tmp_path, monkeypatch):
         migrate(connection, where="here")
         connection.execute("PRAGMA journal_mode = WAL")
         for event in events:
-            row = dict(zip(COLUMNS, to_row(event), strict=True))
+            row = dict(zip(COLUMNS, to_row(posting_of(event)), strict=True))
             marks = ", ".join("?" * len(columns))
             values = [row[name] for name in columns]
             connection.execute(f"INSERT INTO event ({', '.join(columns)}) VALUES ({marks})", values)

@@ -324,9 +324,9 @@ def test_a_ledger_that_keeps_so_many_days_prunes_by_itself(keeping):
 
 def test_what_a_dead_process_left_is_stored_before_anything_is_pruned(keeping):
     """Events that lie in a journal for longer than events are kept are counted before their age is looked at."""
-    left_behind(keeping.path, Entry(aged(40, "2")))
+    left_behind(keeping.path, Entry.of(aged(40, "2")))
     with Ledger(keeping.path) as other:
-        other.store.write([Entry(aged(50, "1"))])
+        other.store.write([Entry.of(aged(50, "1"))])
     keeping.write_event(commit("0.5", model="new"))
     until(lambda: [row["model"] for row in keeping.store.query("SELECT model FROM event")] == ["new"])
     assert (keeping.balance(B), keeping.verify()) == (Balance(6, 0, 0), [])

@@ -30,6 +30,7 @@ from tollspan.ledger import (
     event_id_for,
     new_call_id,
 )
+from tollspan.ledger._postings import posting_of
 from tollspan.ledger._queries import percentile
 
 CENT = Decimal("0.01")
@@ -331,7 +332,8 @@ def hold_request(call_id, scope, sequence=0):
 
     def describe(grant):
         charges = (Charge(budget="b", scope=scope, window_start=limit.window_start, amount=grant.amounts[0]),)
-        return call(call_id=call_id, event_type="precheck_hold", sequence=sequence, cost_est_usd=CENT, charges=charges)
+        event = call(call_id=call_id, event_type="precheck_hold", sequence=sequence, cost_est_usd=CENT, charges=charges)
+        return posting_of(event)
 
     return HoldRequest(hold_id, Demand(FlatCost(), 1, 1, 1), (limit,), describe=describe, withdraw=lambda: None)
 
@@ -395,7 +397,7 @@ def apply(ledger, drawn):
     if kind in ("hold", "hold and commit"):
         hold_id = take_hold(ledger, call_id, f"{scope}/{call_id.hex()}")
         if kind == "hold and commit":
-            ledger.writer.put(Entry(call(**fields), hold_id))
+            ledger.writer.put(Entry.of(call(**fields), hold_id))
     elif kind == "replay":
         event = call(**fields)
         write(ledger, event, event)

@@ -91,14 +91,14 @@ def test_an_event_comes_back_as_it_was_stored(batch):
 def test_mappings_of_any_kind_are_stored(store):
     """A read-only view of a dict is a mapping too, also inside of records."""
     view = MappingProxyType({"a": 1})
-    store.write([Entry(commit(usage=view, records=(view,), cost_rates=view))])
+    store.write([Entry.of(commit(usage=view, records=(view,), cost_rates=view))])
     assert store.query("SELECT usage, records FROM event")[0][:] == ('{"a":1}', '[{"a":1}]')
 
 
 def test_a_replay_changes_nothing(store):
     """An event that comes again, in a later batch or in its own, is stored and counted once."""
     event = commit("0.25", charges=(Charge(budget="b [requests]", scope="", window_start=0, amount=7),))
-    outcomes = [store.write([Entry(event), Entry(event)]), store.write([Entry(event), Entry(commit())])]
+    outcomes = [store.write([Entry.of(event), Entry.of(event)]), store.write([Entry.of(event), Entry.of(commit())])]
     assert [o.duplicates for o in outcomes] == [1, 1]
     assert not any(o.conflicts for o in outcomes)
     assert [event_id for _, event_id in rows(store)].count(event.event_id) == 1
@@ -109,8 +109,8 @@ def test_a_replay_changes_nothing(store):
 def test_the_same_id_with_other_content_is_reported_and_not_stored(store):
     """A conflict names what differs, counts nothing, and leaves the rest of its batch alone."""
     event = commit("1", model="a")
-    store.write([Entry(event)])
-    outcome = store.write([Entry(commit("1")), Entry(replace(event, model="b", cost_actual_usd=Decimal(2)))])
+    store.write([Entry.of(event)])
+    outcome = store.write([Entry.of(commit("1")), Entry.of(replace(event, model="b", cost_actual_usd=Decimal(2)))])
     differs = "model, cost_actual_nusd, spend_nusd"
     assert outcome.conflicts == {1: f"event {event.event_id} is stored with another {differs}"}
     assert store.query("SELECT sum(spend_nusd) FROM event")[0][0] == 2 * 10**9
@@ -120,10 +120,10 @@ def test_the_same_id_with_other_content_is_reported_and_not_stored(store):
 def test_offsets_grow_strictly_and_stay(store):
     """Offsets follow the order of writing, through replays and reopening, and are never given twice."""
     first = [commit() for _ in range(5)]
-    store.write([Entry(e) for e in first])
+    store.write([Entry.of(e) for e in first])
     before = rows(store)
     store.close()
-    store.write([Entry(e) for e in reversed([*first, commit()])])
+    store.write([Entry.of(e) for e in reversed([*first, commit()])])
     assert rows(store)[:5] == before
     assert [event_id for _, event_id in before] == [e.event_id for e in first]
     after = [offset for offset, _ in rows(store)]
@@ -136,7 +136,7 @@ def test_a_batch_is_one_durable_transaction(store):
     seen = []
     store.connection.set_trace_callback(seen.append)
     definitions = [Definition("b", "{}", 1.0)]
-    store.write([Entry(commit()) for _ in range(100)], [a_request(requests_limit(5)) for _ in range(5)], definitions)
+    store.write([Entry.of(commit()) for _ in range(100)], [a_request(requests_limit(5)) for _ in range(5)], definitions)
     assert [s for s in seen if s in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")] == ["BEGIN IMMEDIATE", "COMMIT"]
     kept = [store.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     assert kept == ["wal", 2]  # 2: FULL
@@ -146,7 +146,7 @@ def test_a_batch_that_fails_leaves_nothing(store):
     """Where one entry cannot be stored, none of its batch is, and no balance has changed."""
     bad = commit(http_status="no number")
     with pytest.raises(sqlite3.IntegrityError):
-        store.write([Entry(commit()), Entry(bad)], [a_request(requests_limit(1))])
+        store.write([Entry.of(commit()), Entry.of(bad)], [a_request(requests_limit(1))])
     assert (rows(store), store.query("SELECT * FROM balance"), store.open_hold_owners()) == ([], [], [])
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_is_no_ledger_is_named_and_left_alone(store, spoil, text):
     """The error says what the file is and what to do, and not a byte of the file has changed."""
     spoil(store.path)
     before = None if store.path.is_dir() else store.path.read_bytes()
-    for use in (lambda: store.write([Entry(commit())]), lambda: store.query("SELECT 1")):
+    for use in (lambda: store.write([Entry.of(commit())]), lambda: store.query("SELECT 1")):
         with pytest.raises(LedgerUnavailable, match=text) as caught:
             use()
         assert str(store.path) in str(caught.value)
@@ -244,31 +244,31 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     """A ledger below a file instead of a folder is an error that says which place to make writable."""
     (tmp_path / "file").touch()
     with pytest.raises(LedgerUnavailable, match="or set TOLLSPAN_LEDGER"):
-        SQLiteStore(tmp_path / "file" / "ledger.db").write([Entry(commit())])
+        SQLiteStore(tmp_path / "file" / "ledger.db").write([Entry.of(commit())])
 
 
 def test_a_full_disk_is_named(store):
     """Where the file may not grow, the error says to free space, and the store works once there is some."""
-    store.write([Entry(commit())])
+    store.write([Entry.of(commit())])
     pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
     store.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerUnavailable, match="free some disk space"):
-        store.write([Entry(commit(model="m" * 100_000))])
-    store.write([Entry(commit(model="m" * 100_000))])
+        store.write([Entry.of(commit(model="m" * 100_000))])
+    store.write([Entry.of(commit(model="m" * 100_000))])
     assert len(rows(store)) == 2
 
 
 def test_a_file_that_is_moved_away_is_made_anew(store):
     """After a damaged file was moved away, the next write makes a new one without a restart."""
-    store.write([Entry(commit())])
+    store.write([Entry.of(commit())])
     with store.path.open("r+b") as file:
         file.write(b"x" * 4096)
     store.close()
     with pytest.raises(LedgerUnavailable, match="damaged"):
-        store.write([Entry(commit())])
+        store.write([Entry.of(commit())])
     for path in store.path.parent.glob("store.db*"):
         path.rename(path.with_name("old-" + path.name))
-    store.write([Entry(commit())])
+    store.write([Entry.of(commit())])
     assert len(rows(store)) == 1
 
 
@@ -277,21 +277,21 @@ def test_a_file_that_is_moved_away_is_made_anew(store):
 
 def test_a_locked_ledger_is_an_error_within_the_busy_timeout(store):
     """A writer gives up after the busy timeout, says that the file is locked, and works again afterwards."""
-    store.write([Entry(commit())])
+    store.write([Entry.of(commit())])
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
         with pytest.raises(LedgerUnavailable, match=r"locked.*TOLLSPAN_BUSY_TIMEOUT_MS"):
-            store.write([Entry(commit())])
+            store.write([Entry.of(commit())])
         assert 0.1 < time.monotonic() - began < 2
-    store.write([Entry(commit())])
+    store.write([Entry.of(commit())])
     assert len(rows(store)) == 2
 
 
 def test_many_may_open_a_new_file_at_once(tmp_path):
     """The first connections to a file that is not there yet agree on one schema."""
     stores, start = [SQLiteStore(tmp_path / "new.db") for _ in range(8)], threading.Barrier(8)
-    in_threads(*[lambda s=store: (start.wait(), s.write([Entry(commit())])) for store in stores])
+    in_threads(*[lambda s=store: (start.wait(), s.write([Entry.of(commit())])) for store in stores])
     assert len(rows(stores[0])) == 8
     for store in stores:
         store.close()
@@ -317,7 +317,7 @@ def test_a_ledger_in_memory_can_be_read_while_it_is_written(tmp_path):
 
     def write():
         for _ in range(200):
-            store.write([Entry(commit())])
+            store.write([Entry.of(commit())])
         done.set()
 
     def read():

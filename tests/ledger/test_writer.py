@@ -198,7 +198,7 @@ def test_a_settlement_that_cannot_be_stored_leaves_its_hold_as_spend(ledger):
     """A call whose settlement is poisonous may have been billed: its hold becomes estimated spend."""
     request = a_request(requests_limit(1))
     ledger.writer.ask(request).wait(5)
-    ledger.writer.put(Entry(commit(http_status="no number"), request.hold_id))
+    ledger.writer.put(Entry.of(commit(http_status="no number"), request.hold_id))
     until(lambda: len(ids(ledger)) == 2)
     last = ledger.tail()[-1]
     assert (last.event_type, last.estimated, last.spend_usd) == ("commit", True, Decimal("0.5"))

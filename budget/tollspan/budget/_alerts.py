@@ -161,7 +161,7 @@ def _begun(ledger: Ledger) -> "_Watch":
     with _lock:
         if ledger not in _watches:
             _watches[ledger] = _Watch(ledger, pipeline().settings.webhook)
-            ledger.writer.listeners.add(_watches[ledger].hear, offsets=False)
+            ledger.writer.listeners.add(_watches[ledger].hear)
         _watches[ledger].begin()
         return _watches[ledger]
 

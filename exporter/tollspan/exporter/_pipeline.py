@@ -146,7 +146,7 @@ class Pipeline:
 
     def _tell_metrics(self, ledger: "Ledger") -> None:
         if self._metrics is not None and self._metrics.is_wanted:
-            ledger.writer.listeners.add(self._metrics.tell, offsets=False)
+            ledger.writer.listeners.add(self._metrics.tell)
 
     def guard(self) -> None:
         """Have what is queued written when SIGTERM comes, unless the settings say otherwise."""

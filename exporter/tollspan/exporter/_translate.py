@@ -2,49 +2,54 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any
 
-from tollspan.ledger import (
-    Beginning,
-    Charge,
-    Entry,
-    EventType,
-    LedgerEvent,
-    Limit,
-    charge_of,
-    event_id_for,
-    to_usd,
-    tokens_of,
-)
+from tollspan.ledger import Charge, Entry, EventType, Limit, Posting, charge_of, event_id_for, tokens_of
 
 from ._record import CallRecord, Held
 
 
 def settlement(record: CallRecord) -> Entry:
     """The event that ends a call, and with it its hold."""
-    return Entry(settled(record), record.held.hold_id if record.held else None, record.begun)
+    return Entry(_end(record), record.held.hold_id if record.held else None, record.begun)
 
 
-def settled(record: CallRecord) -> LedgerEvent:
-    """The event of an ended call: a commit, or a cancel where nothing was billed."""
-    if record.outcome == "unbilled":
-        return _event(record, "cancel")
-    return _event(record, "commit", charges=_charges(record))
+def _end(record: CallRecord) -> Posting:
+    """A commit, or a cancel where nothing was billed."""
+    billed, estimated = record.outcome != "unbilled", record.estimated
+    return Posting(
+        **_identity(record, "commit" if billed else "cancel", 0),
+        usage=record.usage or {},
+        cost_est_nusd=record.held.nano if record.held and not estimated else record.estimate,
+        cost_actual_nusd=record.cost if billed else None,
+        cost_source=record.cost_source,
+        cost_rates=record.rate_card.rates() if record.rate_card else None,
+        status=record.status,
+        timing=_timing(record),
+        http_status=record.http_status,
+        category=record.category,
+        charges=_charges(record) if billed else (),
+        estimated=estimated,
+        reason=record.reason,
+        error_type=record.error_type,
+        error_message=record.error_message,
+        attempts=record.attempts,
+        response_id=record.response_id if record.fetchable else None,
+        timestamp=record.started + (record.total_ms or 0) / 1000,
+    )
 
 
-def beginning(record: CallRecord, estimate: int | None) -> Beginning:
-    """A call without a hold, before its request leaves; `estimate` is the most it may cost, in nano-USD."""
-    return Beginning(
-        call_id=record.call_id,
-        started=record.started,
-        operation=record.operation,
-        provider=record.provider,
-        model=record.model,
-        estimate=estimate,
-        reason=None if estimate is not None else "its model has no price",
+def beginning(record: CallRecord, estimate: int | None) -> Posting:
+    """What ends a call without a hold of which nobody hears again; `estimate` is the most it may cost, in nano-USD."""
+    return Posting(
+        **_identity(record, "commit", 0),
+        cost_est_nusd=estimate,
+        cost_source="unpriced" if estimate is None else "estimate",
+        status="error",
         charges=tuple(charge_of(limit, _begun_amount(limit, estimate)) for limit in _spent(record)),
-        **_where(record),
+        estimated=estimate is not None,
+        reason=None if estimate is not None else "its model has no price",
+        timestamp=record.started,
     )
 
 
@@ -53,29 +58,29 @@ def _begun_amount(limit: Limit, estimate: int | None) -> int:
     return amounts.get(limit.unit, 0)
 
 
-def hold_event(record: CallRecord, held: Held, sequence: int) -> LedgerEvent:
+def hold_event(record: CallRecord, held: Held, sequence: int) -> Posting:
     """The hold of an attempt, as an event, before its request leaves."""
-    return LedgerEvent(
+    return Posting(
         **_identity(record, "precheck_hold", sequence),
-        cost_est_usd=None if held.nano is None else to_usd(held.nano),
+        cost_est_nusd=held.nano,
         charges=held_charges(held),
         timestamp=time.time(),
     )
 
 
-def withdrawal(record: CallRecord, sequence: int) -> LedgerEvent:
+def withdrawal(record: CallRecord, sequence: int) -> Posting:
     """The cancel of a hold that was granted when nobody waited for it any more."""
     # The call itself may end with a cancel too, and that one is its number 0.
-    return LedgerEvent(
+    return Posting(
         **_identity(record, "cancel", sequence + 1), status="cancelled", reason="gave up waiting", timestamp=time.time()
     )
 
 
 def retry(record: CallRecord, sequence: int, *, billed: bool) -> Entry:
     """An attempt that the SDK repeats. Where it may have been billed, the estimate becomes spend, and its hold ends."""
-    event = LedgerEvent(
+    event = Posting(
         **_identity(record, "retry", sequence),
-        cost_est_usd=_usd(record.estimate) if billed else None,
+        cost_est_nusd=record.estimate if billed else None,
         charges=_charges(record) if billed else (),
         estimated=billed,
         status="error",
@@ -95,9 +100,9 @@ def wait_event(
     *,
     reason: str = "budget",
     http_status: int | None = None,
-) -> LedgerEvent:
+) -> Posting:
     """An attempt that had to wait, by default in line for a budget, and for how long."""
-    return LedgerEvent(
+    return Posting(
         **_identity(record, "wait", sequence),
         timing={"total_ms": round(waited_ms, 3)},
         reason=reason,
@@ -111,34 +116,11 @@ def held_charges(held: Held) -> tuple[Charge, ...]:
     return tuple(charge_of(limit, amount) for limit, amount in zip(held.limits, held.amounts, strict=True))
 
 
-def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, ...] = ()) -> LedgerEvent:
-    return LedgerEvent(
-        **_identity(record, event_type, 0),
-        usage=record.usage or {},
-        cost_est_usd=_usd(record.held.nano if record.held and not record.estimated else record.estimate),
-        cost_actual_usd=_usd(record.cost) if event_type == "commit" else None,
-        cost_source=record.cost_source,
-        cost_rates=record.rate_card.rates() if record.rate_card else None,
-        status=record.status,
-        timing=_timing(record),
-        http_status=record.http_status,
-        category=record.category,
-        charges=charges,
-        estimated=record.estimated,
-        reason=record.reason,
-        error_type=record.error_type,
-        error_message=record.error_message,
-        attempts=record.attempts,
-        response_id=record.response_id if record.fetchable else None,
-        timestamp=record.started + (record.total_ms or 0) / 1000,
-    )
-
-
 def _identity(record: CallRecord, event_type: EventType, sequence: int) -> dict[str, Any]:
     return {
         "event_type": event_type,
-        "event_id": event_id_for(record.call_id, event_type, sequence).hex(),
-        "call_id": record.call_id.hex(),
+        "event_id": event_id_for(record.call_id, event_type, sequence),
+        "call_id": record.call_id,
         "provider": record.provider,
         "model": record.model,
         "operation": record.operation,
@@ -149,15 +131,16 @@ def _identity(record: CallRecord, event_type: EventType, sequence: int) -> dict[
 def _where(record: CallRecord) -> dict[str, Any]:
     """Who and what the call belongs to."""
     dimensions = record.dimensions
-    return {
-        "trace_id": f"{record.trace_id:032x}" if record.trace_id else None,
-        "span_id": f"{record.span_id:016x}" if record.span_id else None,
-        "profile_id": dimensions.get("profile"),
-        "user_id": dimensions.get("user"),
-        "session_id": dimensions.get("session"),
-        "run_id": dimensions.get("run"),
-        "tags": _tags(dimensions),
-    }
+    where: dict[str, Any] = {"trace_id": None, "span_id": None}
+    if record.trace_id:
+        where["trace_id"], where["span_id"] = record.trace_id.to_bytes(16), record.span_id.to_bytes(8)
+    if dimensions:
+        where |= {column: dimensions[name] for name, column in _COLUMNS.items() if name in dimensions}
+        where["tags"] = _tags(dimensions)
+    return where
+
+
+_COLUMNS = {"profile": "profile_id", "user": "user_id", "session": "session_id", "run": "run_id"}
 
 
 def _tags(dimensions: Mapping[str, str]) -> dict[str, str]:
@@ -189,7 +172,3 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
 def _timing(record: CallRecord) -> dict[str, float]:
     timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
     return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
-
-
-def _usd(nano: int | None) -> Decimal | None:
-    return None if nano is None else to_usd(nano)

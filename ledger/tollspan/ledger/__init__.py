@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from ._guard import internal_errors
     from ._holds import Balance, Cost, Demand, Grant, Limit, Refusal, decide
     from ._journal import Segment
-    from ._journal_format import Beginning
     from ._learned import LearnedBound
     from ._ledger import Ledger, open_ledger
     from ._listeners import Listener
     from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
     from ._overrides import BudgetOverride, Overrides
+    from ._postings import Posting, event_of
     from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
     from ._prune import Pruned
     from ._registry import dump_definition, load_definition
@@ -83,12 +83,12 @@ else:
             "_guard": "internal_errors",
             "_holds": "Balance Cost Demand Grant Limit Refusal decide",
             "_journal": "Segment",
-            "_journal_format": "Beginning",
             "_learned": "LearnedBound",
             "_ledger": "Ledger open_ledger",
             "_listeners": "Listener",
             "_money": "NANO_PER_USD format_usd to_nano to_nano_up to_usd",
             "_overrides": "BudgetOverride Overrides",
+            "_postings": "Posting event_of",
             "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
@@ -111,7 +111,6 @@ __all__ = [
     "NANO_PER_USD",
     "SETTINGS",
     "Balance",
-    "Beginning",
     "BudgetDefinition",
     "BudgetOverride",
     "BudgetSyntaxError",
@@ -147,6 +146,7 @@ __all__ = [
     "OpenHolds",
     "Overrides",
     "Overview",
+    "Posting",
     "PriceBook",
     "PriceFileError",
     "Pruned",
@@ -179,6 +179,7 @@ __all__ = [
     "did_you_mean",
     "dump_definition",
     "event_id_for",
+    "event_of",
     "fetched_call_id",
     "format_amount",
     "format_limit",

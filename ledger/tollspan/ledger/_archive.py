@@ -266,7 +266,7 @@ class _Importer:
             _check_kind(line)
         try:
             event = read_line(line)
-            entry = Entry(event) if event is not None else None
+            entry = Entry.of(event) if event is not None else None
         except NewerEvent as error:
             self.found.refused += 1
             self._tell(number, str(error))
@@ -315,7 +315,7 @@ class _Importer:
         self.found.known += outcome.duplicates - len(outcome.conflicts)
         for index, conflict in outcome.conflicts.items():
             number, entry = numbered[index]
-            if bytes.fromhex(entry.event.event_id) < pruned:
+            if entry.posting.event_id < pruned:
                 self.found.refused += 1
             else:
                 self.found.conflicts += 1

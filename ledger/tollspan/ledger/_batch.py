@@ -13,6 +13,7 @@ from ._events import SPENDING, Charge, LedgerEvent, call_id_prefix
 from ._fetched import is_fetched, uncounted
 from ._holds import Balance, Demand, Grant, Limit, Refusal, decide
 from ._journal import Segment
+from ._postings import Posting, event_of, posting_of
 from ._pricing import PricingIds
 from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
 from ._windows import room_at
@@ -27,38 +28,62 @@ DAY_MS = 86_400_000
 _STORED = (*COLUMNS[:-1], "pricing_id")
 _MARKS = f"({', '.join('?' * len(_STORED))})"
 _AT_ONCE = (128, 32, 8, 1)
-_SPEND = COLUMNS.index("spend_nusd")
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An event to append; the hold (its event id) and the journal's note of the call's beginning that it settles.
+    """What to append; the hold (its event id) and the journal's note of the call's beginning that it settles.
 
     One that is a `substitute` stands for a settlement that could not be stored; one `if_held` is stored only where its
     hold turns out to be open. It is queued once: `segment` is where
     the journal has it, and `error` what came of it where it could not be stored.
     """
 
-    event: LedgerEvent
+    posting: Posting
     release: bytes | None = None
     begun: Segment | None = None
     substitute: bool = False
     if_held: bool = False
     segment: Segment | None = field(default=None, init=False)
     error: Exception | None = field(default=None, init=False)
-    row: Row = field(init=False)
     is_urgent: bool = field(init=False)  # a budget counts it, and somebody may wait for what it gives back
+    _row: Row | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.row = to_row(self.event)
-        self.is_urgent = self.release is not None or bool(self.event.charges)
+        self.is_urgent = self.release is not None or bool(self.posting.charges)
+
+    @classmethod
+    def of(
+        cls,
+        event: LedgerEvent,
+        release: bytes | None = None,
+        begun: Segment | None = None,
+        *,
+        substitute: bool = False,
+    ) -> "Entry":
+        """An event that came from outside: it is encoded here. Raises TypeError for what no ledger can store."""
+        entry = cls(posting_of(event), release, begun, substitute)
+        entry._row = to_row(entry.posting)
+        return entry
+
+    @property
+    def event(self) -> LedgerEvent:
+        """The event, as all others see it."""
+        return event_of(self.posting)
+
+    @property
+    def row(self) -> Row:
+        """Its row. Raises TypeError for what no ledger can store."""
+        if self._row is None:
+            self._row = to_row(self.posting)
+        return self._row
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
     """A hold to take if all its limits admit it.
 
-    `describe` makes the precheck_hold event once the amounts are known, `withdraw` the cancel event of a hold that was
+    `describe` makes the precheck_hold once the amounts are known, `withdraw` the cancel of a hold that was
     granted when nobody waited for it any more. One that is `queued` does not overtake another of its batch that is.
     Its limits are those of now until `expires` (epoch seconds); `renew` gives the request as it is after that.
     """
@@ -66,8 +91,8 @@ class HoldRequest:
     hold_id: bytes
     demand: Demand
     limits: tuple[Limit, ...]
-    describe: Callable[[Grant], LedgerEvent]
-    withdraw: Callable[[], LedgerEvent]
+    describe: Callable[[Grant], Posting]
+    withdraw: Callable[[], Posting]
     queued: bool = False
     expires: float = inf
     renew: Callable[[], "HoldRequest"] | None = None
@@ -94,8 +119,8 @@ class Batch:
         self._since: dict[Line, int] = {}
         self._counters: dict[Key, list[int]] = {}  # spent, held, estimated
         self._changed: set[Key] = set()
-        self._held: list[tuple[HoldRequest, Grant, LedgerEvent]] = []
-        self.stored: list[LedgerEvent] = []
+        self._held: list[tuple[HoldRequest, Grant, Posting]] = []
+        self.stored: list[Posting] = []
 
     @property
     def balances(self) -> dict[Key, Balance]:
@@ -123,14 +148,14 @@ class Batch:
         if entry.if_held:
             held = self._connection.execute("SELECT 1 FROM open_hold WHERE hold_id = ?", (entry.release,)).fetchone()
             return [entry] if held else []
-        return [Entry(event) for event in uncounted(self._connection, entry.event)]
+        return [Entry.of(event) for event in uncounted(self._connection, entry.event)]
 
     def _append(self, entries: Sequence[Entry]) -> tuple[int, dict[int, str]]:
         fresh, conflicts = self._insert([entry.row for entry in entries])
         for entry, new in zip(entries, fresh, strict=True):
             if new:
-                self.stored.append(entry.event)
-                self._count(entry.event, entry.row[_SPEND])
+                self.stored.append(entry.posting)
+                self._count(entry.posting)
             if entry.release is not None:
                 self._release(entry.release)
         return fresh.count(False), conflicts
@@ -163,12 +188,12 @@ class Batch:
         """Store the holds that were granted, all at once. Raises LedgerConflict for the id of an earlier hold."""
         if not self._held:
             return
-        events = [event for *_, event in self._held]
-        fresh, _ = self._insert([to_row(event) for event in events])
+        postings = [posting for *_, posting in self._held]
+        fresh, _ = self._insert([to_row(posting) for posting in postings])
         for (request, *_), new in zip(self._held, fresh, strict=True):
             if not new:
                 raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
-        self.stored += events
+        self.stored += postings
         rows = [(r.hold_id, self._owner, charges_json(hold_charges(grant))) for r, grant, _ in self._held]
         self._connection.executemany("INSERT INTO open_hold VALUES (?, ?, ?)", rows)
 
@@ -251,14 +276,14 @@ class Batch:
         changed = [name for name, old, new in zip(COLUMNS, stored, row, strict=True) if old != new]
         return f"event {row[0].hex()} is stored with another {', '.join(changed)}" if changed else None
 
-    def _count(self, event: LedgerEvent, spend: int | None) -> None:
-        if event.event_type not in SPENDING:
+    def _count(self, posting: Posting) -> None:
+        if posting.event_type not in SPENDING:
             return
-        estimated = event.estimated
-        for charge in event.charges:
+        estimated, spend = posting.estimated, posting.spend_nusd
+        for charge in posting.charges:
             self._change(key_of(charge), charge.amount, estimated=charge.amount if estimated else 0)
         if spend is not None:
-            for key in ledger_keys(int(event.call_id[:12], 16), event.profile_id):
+            for key in ledger_keys(int.from_bytes(posting.call_id[:6]), posting.profile_id):
                 self._change(key, spend, estimated=spend if estimated else 0)
 
     def _release(self, hold_id: bytes) -> None:
@@ -305,7 +330,7 @@ def _parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
 
 def _depends(entry: Entry) -> bool:
     """Whether what an entry adds depends on those before it: of a hold that may not be there, or an answer fetched."""
-    return entry.if_held or (entry.event.response_id is not None and is_fetched(entry.event))
+    return entry.if_held or (entry.posting.response_id is not None and is_fetched(entry.posting))
 
 
 def hold_charges(grant: Grant) -> tuple[Charge, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 from ._events import Charge, LedgerEvent, call_id_prefix, event_id_for
 from ._lookup import FOUND, lookup_key
 from ._money import to_nano
+from ._postings import Posting
 from ._rows import from_row
 from ._units import tokens_of, unit_of
 
@@ -23,11 +24,11 @@ def fetched_call_id(response_id: str, created: float) -> bytes:
     return call_id_prefix(int(created * 1000)) + hashlib.blake2b(response_id.encode(), digest_size=8).digest()
 
 
-def is_fetched(event: LedgerEvent) -> bool:
+def is_fetched(posting: Posting) -> bool:
     """Whether an event is of an answer that was fetched, and not of the call that made it."""
-    if event.response_id is None or event.event_type != "commit":
+    if posting.response_id is None or posting.event_type != "commit":
         return False
-    return event.call_id == fetched_call_id(event.response_id, event.timestamp).hex()
+    return posting.call_id == fetched_call_id(posting.response_id, posting.timestamp)
 
 
 def uncounted(connection: Connection, event: LedgerEvent) -> list[LedgerEvent]:

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ._journal_format import Beginning, beginning_line, event_line, header_line, set_aside
+from ._journal_format import beginning_line, event_line, header_line, set_aside
 from ._owners import Owner
-from ._rows import Row
+from ._postings import Posting
 
 _log = logging.getLogger("tollspan.ledger")
 
@@ -99,15 +99,15 @@ class Journal:
         current = [self._segment] if self._segment else []
         return sum(len(segment.spilled) for segment in (*self._old, *current))
 
-    def append(self, row: Row, release: bytes | None) -> Segment | None:
+    def append(self, posting: Posting, release: bytes | None) -> Segment | None:
         """Write an event, and the hold that it settles; None where it cannot be written now: `last_error` says why."""
-        return self._write(event_line, row, release) if self.enabled else None
+        return self._write(event_line, posting, release) if self.enabled else None
 
-    def begin(self, beginning: Beginning) -> Segment | None:
-        """Note that a call is about to be sent; its settlement is to give the segment back."""
+    def begin(self, end: Posting) -> Segment | None:
+        """Note that a call is about to be sent, and what ends it if nothing else does, which gives the segment back."""
         if not self.enabled:
             return None
-        segment = self._write(beginning_line, beginning)
+        segment = self._write(beginning_line, end)
         if segment is not None:
             segment.calls.append(None)
         return segment

@@ -1,59 +1,38 @@
 """What stands in a file of a journal: a line for each event, and for each call that began without a hold.
 
 A line is a frame: length and CRC-32 of the JSON in hexadecimal, then the JSON. Without a checksum more than half of all
-single damaged bits would pass as other events. The first line names the version and the columns.
+single damaged bits would pass as other events. The first line names the version and the fields.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from ._events import Charge, LedgerEvent
+from ._events import Charge
 from ._owners import ASIDE_SUFFIX, JOURNAL_SUFFIX
-from ._rows import COLUMNS, Row, from_row
+from ._postings import Posting
+from ._rows import plain
 
-FORMAT = 1
-_BEGIN = "begin"
-_HEADER = {"tollspan_journal": FORMAT, "columns": COLUMNS}
-
-
-class Beginning(NamedTuple):
-    """A call that is about to be sent, and what to count if its process is never heard of again.
-
-    `estimate` is in nano-USD; None is unpriced, and `reason` says why. `started` is in epoch seconds.
-    """
-
-    call_id: bytes
-    started: float
-    operation: str
-    provider: str | None
-    model: str | None
-    estimate: int | None
-    reason: str | None
-    trace_id: str | None = None
-    span_id: str | None = None
-    profile_id: str | None = None
-    user_id: str | None = None
-    session_id: str | None = None
-    run_id: str | None = None
-    tags: Mapping[str, str] = MappingProxyType({})
-    charges: tuple[Charge, ...] = ()
+FORMAT = 2
+_BEGINS = "begins"
+_HEADER = {"tollspan_journal": FORMAT, "fields": Posting._fields}
 
 
 @dataclass(slots=True)
 class Contents:
     """What a journal file holds: events with the holds they settle; beginnings; and how many damaged lines.
 
+    A beginning is the event that ends its call, should its process never be heard of again.
+
     `foreign` is a file of a version that this tollspan does not know.
     """
 
-    events: list[tuple[bytes | None, LedgerEvent]] = field(default_factory=list)
-    beginnings: list[Beginning] = field(default_factory=list)
+    postings: list[tuple[bytes | None, Posting]] = field(default_factory=list)
+    beginnings: list[Posting] = field(default_factory=list)
     damaged: int = 0
     foreign: bool = False
 
@@ -63,15 +42,22 @@ def header_line() -> bytes:
     return framed(orjson.dumps(_HEADER))
 
 
-def event_line(row: Row, release: bytes | None) -> bytes:
+def event_line(posting: Posting, release: bytes | None) -> bytes:
     """The line of an event, and of the hold that it settles. Raises TypeError for what no ledger can store."""
-    return framed(orjson.dumps((release, *row), default=bytes.hex))
+    return framed(_body(release, posting))
 
 
-def beginning_line(call: Beginning) -> bytes:
-    """The line of a call that begins. Raises TypeError for what no ledger can store."""
-    values = (*call[:-2], dict(call.tags), call.charges)
-    return framed(orjson.dumps({_BEGIN: values}, default=bytes.hex))
+def beginning_line(end: Posting) -> bytes:
+    """The line of a call that begins, with what ends it at the worst. Raises TypeError for what no ledger can store."""
+    return framed(_body(_BEGINS, end))
+
+
+def _body(first: object, posting: Posting) -> bytes:
+    values = (first, *posting)
+    try:
+        return orjson.dumps(values, default=bytes.hex)  # what there is of bytes; anything else is rare
+    except TypeError:
+        return orjson.dumps(values, default=_told)
 
 
 def framed(body: bytes) -> bytes:
@@ -87,25 +73,26 @@ def read_journal(path: Path) -> Contents:
         return contents
     frames = _frames(data)
     header = next(frames, None)
-    columns = COLUMNS if header is None else _columns(header)
-    if columns is None:
+    names = Posting._fields if header is None else _names(header)
+    if names is None:
         contents.foreign = True
         return contents
     contents.damaged = int(header is None)
     for body in frames:
         try:
-            _take(contents, columns, orjson.loads(body or b""))
+            _take(contents, names, orjson.loads(body or b""))
         except Exception:  # noqa: BLE001 - however a line is wrong, the others are good
             contents.damaged += 1
     return contents
 
 
-def _take(contents: Contents, columns: Sequence[str], found: Any) -> None:
-    if isinstance(found, dict):
-        contents.beginnings.append(_beginning(found))
+def _take(contents: Contents, names: Sequence[str], found: list[Any]) -> None:
+    first, *values = found
+    posting = _posting(dict(zip(names, values, strict=True)))
+    if first == _BEGINS:
+        contents.beginnings.append(posting)
     else:
-        release, *values = found
-        contents.events.append((_bytes(release), from_row(_named(columns, values))))
+        contents.postings.append((_bytes(first), posting))
 
 
 def set_aside(path: Path) -> Path:
@@ -126,22 +113,23 @@ def _frames(data: bytes) -> Iterator[bytes | None]:
         yield body if sound else None
 
 
-def _columns(header: bytes) -> Sequence[str] | None:
+def _told(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else plain(value)
+
+
+def _names(header: bytes) -> Sequence[str] | None:
     found = orjson.loads(header)
     known = isinstance(found, dict) and found.get("tollspan_journal") == FORMAT
-    return list(found["columns"]) if known else None
+    return list(found["fields"]) if known else None
 
 
-def _named(columns: Sequence[str], values: list[Any]) -> dict[str, Any]:
-    row = dict.fromkeys(COLUMNS) | dict(zip(columns, values, strict=True))
+def _posting(found: dict[str, Any]) -> Posting:
+    """The posting with these values; a field that it lacks has its default."""
     for name in ("event_id", "call_id", "trace_id", "span_id"):
-        row[name] = _bytes(row[name])
-    return {**row, "offset": None}
-
-
-def _beginning(found: dict[str, Any]) -> Beginning:
-    call_id, *rest, charges = found[_BEGIN]
-    return Beginning._make((bytes.fromhex(call_id), *rest, tuple(Charge(**charge) for charge in charges)))
+        found[name] = _bytes(found[name])
+    found["charges"] = tuple(Charge(**charge) for charge in found["charges"])
+    found["records"] = tuple(found["records"])
+    return Posting(**{name: value for name, value in found.items() if name in Posting._fields})
 
 
 def _bytes(text: str | None) -> bytes | None:

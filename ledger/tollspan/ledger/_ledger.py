@@ -111,7 +111,7 @@ class Ledger:
 
     def write_event(self, event: LedgerEvent) -> None:
         """Enqueue an event and return at once; it is on disk within 200 ms, or after `flush`."""
-        self.writer.put(Entry(event))
+        self.writer.put(Entry.of(event))
 
     async def awrite_event(self, event: LedgerEvent, sync: bool = False) -> None:
         """Enqueue an event; with `sync`, return when it is on disk.
@@ -119,7 +119,7 @@ class Ledger:
         With `sync` it raises LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
         """
         if sync:
-            await self.writer.put_durable(Entry(event), asyncio.get_running_loop()).wait_async()
+            await self.writer.put_durable(Entry.of(event), asyncio.get_running_loop()).wait_async()
         else:
             self.write_event(event)
 
@@ -128,7 +128,7 @@ class Ledger:
 
         Raises LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
         """
-        self.writer.put_durable(Entry(event)).wait()
+        self.writer.put_durable(Entry.of(event)).wait()
         rows = self.store.query("SELECT offset FROM event WHERE event_id = ?", (bytes.fromhex(event.event_id),))
         return int(rows[0]["offset"])
 
@@ -387,7 +387,7 @@ class Ledger:
         self.flush()
         events = _adjust.corrections(self.store, bytes.fromhex(call_id), cost_usd, reason)
         for event in events:
-            self.writer.put_durable(Entry(event)).wait()
+            self.writer.put_durable(Entry.of(event)).wait()
         return events
 
     def tell_once(self, what: str) -> bool:

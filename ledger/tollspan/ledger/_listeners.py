@@ -3,28 +3,23 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 
 from ._events import LedgerEvent
+from ._postings import Posting, event_of
 
 _log = logging.getLogger("tollspan.ledger")
 
 Listener = Callable[[Sequence[LedgerEvent]], None]
-_Told = tuple[int, tuple[LedgerEvent, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Own:
-    listener: Listener
-    offsets: bool
+_Told = tuple[int, Sequence[Posting]]
 
 
 class Listeners:
     """The listeners of one ledger in one process. One that raises is logged, and the others go on."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[_Own, ...] = ()
+        self._listeners: tuple[partial[None], ...] = ()
         self._changing = threading.Lock()
         self.restart()
 
@@ -34,12 +29,9 @@ class Listeners:
         self._queue: SimpleQueue[_Told | threading.Event | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def add(self, listener: Listener, *, offsets: bool = True) -> Callable[[], None]:
-        """Call a listener after each commit from now on; what is given back takes it away again.
-
-        Without `offsets` it gets the events as they were handed over, and no copy of each is made.
-        """
-        own = _Own(listener, offsets)  # the same function may listen twice, and is then taken away once
+    def add(self, listener: Listener) -> Callable[[], None]:
+        """Call a listener after each commit from now on; what is given back takes it away again."""
+        own = partial(listener)  # the same function may listen twice, and is then taken away once
         with self._changing:
             self._listeners = (*self._listeners, own)
 
@@ -49,11 +41,11 @@ class Listeners:
 
         return remove
 
-    def publish(self, events: Sequence[LedgerEvent], latest: int) -> None:
-        """Hand on what was committed; the last event has the offset `latest`. Called by the writer's thread."""
-        if not self._listeners or not events:
+    def publish(self, stored: Sequence[Posting], latest: int) -> None:
+        """Hand on what was committed; the last of it has the offset `latest`. Called by the writer's thread."""
+        if not self._listeners or not stored:
             return
-        self._queue.put((latest - len(events) + 1, tuple(events)))
+        self._queue.put((latest - len(stored) + 1, stored))
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, args=(self._queue,), name="tollspan-listeners", daemon=True
@@ -79,15 +71,10 @@ class Listeners:
             if isinstance(told, threading.Event):
                 told.set()
                 continue
-            listeners = self._listeners
-            numbered = _numbered(*told) if any(one.offsets for one in listeners) else ()
-            for one in listeners:
+            first, stored = told
+            events = tuple(event_of(posting, offset) for offset, posting in enumerate(stored, start=first))
+            for listener in self._listeners:
                 try:
-                    one.listener(numbered if one.offsets else told[1])
+                    listener(events)
                 except Exception:  # noqa: BLE001 - it is the application's, and the next ones must be told all the same
                     _log.exception("a listener of the ledger failed")
-
-
-def _numbered(first: int, events: Sequence[LedgerEvent]) -> tuple[LedgerEvent, ...]:
-    """Copies with their offsets: the events themselves belong to those who made them."""
-    return tuple(replace(event, offset=offset) for offset, event in enumerate(events, start=first))

@@ -49,7 +49,7 @@ class EventQueue:
         """Queue an event, which is in the journal then, if there is one; gives back how many waited before it."""
         journal, items = self.journal, self._items
         if journal.enabled:
-            entry.segment = journal.append(entry.row, entry.release)
+            entry.segment = journal.append(entry.posting, entry.release)
         waiting = len(items)
         if waiting >= self._limit and self._wait_elsewhere(entry):
             return waiting
@@ -61,7 +61,7 @@ class EventQueue:
     def put_marked(self, entry: Entry | None, ticket: Ticket[None]) -> None:
         """Queue an event, if any, whatever waits, and answer the ticket when it and all before it is on disk."""
         if entry is not None:
-            entry.segment = self.journal.append(entry.row, entry.release)
+            entry.segment = self.journal.append(entry.posting, entry.release)
             self._add(entry)
         self._add(Mark(ticket, entry))
 

@@ -1,14 +1,13 @@
-"""Between a LedgerEvent and its row: the only place that knows the columns of the event table."""
+"""Between an event and its row: the only place that knows the columns of the event table."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from ._events import Charge, LedgerEvent
-from ._money import to_nano, to_usd
+from ._postings import Posting, event_of
 
 COLUMNS = (
     "event_id", "event_type", "call_id", "timestamp", "status", "provider", "model", "operation", "usage",
@@ -21,84 +20,32 @@ COLUMNS = (
 Row = tuple[Any, ...]
 
 
-def to_row(event: LedgerEvent) -> Row:
-    """The values of COLUMNS for an event that is not stored yet."""
-    return (
-        bytes.fromhex(event.event_id),
-        event.event_type,
-        bytes.fromhex(event.call_id),
-        event.timestamp,
-        event.status,
-        event.provider,
-        event.model,
-        event.operation,
-        _json(event.usage),
-        _nano(event.cost_est_usd),
-        _nano(event.cost_actual_usd),
-        _nano(event.spend_usd),
-        _json(event.timing),
-        event.http_status,
-        event.category,
-        _blob(event.trace_id),
-        _blob(event.span_id),
-        event.profile_id,
-        event.user_id,
-        event.session_id,
-        event.run_id,
-        event.model_profile,
-        _json(event.tags),
-        _json(event.records),
-        charges_json(event.charges),
-        int(event.estimated),
-        event.reason,
-        event.error_type,
-        event.error_message,
-        event.attempts,
-        event.schema_version,
-        event.response_id,
-        _cost_json(event),
-    )
+def to_row(posting: Posting) -> Row:
+    """The values of COLUMNS for an event that is not stored yet. Raises TypeError for what no ledger can store."""
+    values = posting._asdict()
+    values["spend_nusd"] = posting.spend_nusd
+    for name in ("usage", "timing", "tags", "records"):
+        values[name] = _json(values[name])
+    values["charges"] = charges_json(posting.charges)
+    values["estimated"] = int(posting.estimated)
+    values["cost"] = _json({"currency": "USD", "source": posting.cost_source, "rates": posting.cost_rates})
+    return tuple([values[name] for name in COLUMNS])
 
 
 def from_row(row: sqlite3.Row | Mapping[str, Any]) -> LedgerEvent:
     """The event of a row (`offset` and COLUMNS by name)."""
     cost = orjson.loads(row["cost"])
-    return LedgerEvent(
-        offset=row["offset"],
-        event_id=row["event_id"].hex(),
-        event_type=row["event_type"],
-        call_id=row["call_id"].hex(),
-        timestamp=row["timestamp"],
-        status=row["status"],
-        provider=row["provider"],
-        model=row["model"],
-        operation=row["operation"],
-        usage=orjson.loads(row["usage"]),
-        cost_est_usd=_usd(row["cost_est_nusd"]),
-        cost_actual_usd=_usd(row["cost_actual_nusd"]),
-        cost_source=cost["source"],
-        cost_rates=cost["rates"],
-        timing=orjson.loads(row["timing"]),
-        http_status=row["http_status"],
-        category=row["category"],
-        trace_id=_hex(row["trace_id"]),
-        span_id=_hex(row["span_id"]),
-        profile_id=row["profile_id"],
-        user_id=row["user_id"],
-        session_id=row["session_id"],
-        run_id=row["run_id"],
-        model_profile=row["model_profile"],
-        tags=orjson.loads(row["tags"]),
-        records=tuple(orjson.loads(row["records"])),
-        charges=charges_from(row["charges"]),
-        estimated=bool(row["estimated"]),
-        reason=row["reason"],
-        error_type=row["error_type"],
-        error_message=row["error_message"],
-        attempts=row["attempts"],
-        schema_version=row["schema_version"],
-        response_id=row["response_id"],
-    )
+    values = {name: row[name] for name in _AS_THEY_ARE}
+    for name in ("usage", "timing", "tags"):
+        values[name] = orjson.loads(row[name])
+    values["records"] = tuple(orjson.loads(row["records"]))
+    values["charges"] = charges_from(row["charges"])
+    values["estimated"] = bool(row["estimated"])
+    return event_of(Posting(**values, cost_source=cost["source"], cost_rates=cost["rates"]), row["offset"])
+
+
+_ENCODED = frozenset({"usage", "timing", "tags", "records", "charges", "estimated", "cost", "spend_nusd"})
+_AS_THEY_ARE = tuple(name for name in COLUMNS if name not in _ENCODED)
 
 
 def charges_json(charges: Iterable[Charge]) -> str:
@@ -114,34 +61,15 @@ def charges_from(text: str) -> tuple[Charge, ...]:
     )
 
 
-def _cost_json(event: LedgerEvent) -> str:
-    return _json({"currency": "USD", "source": event.cost_source, "rates": event.cost_rates})
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value, default=_plain).decode() if value else _EMPTY.get(type(value), "{}")
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has no word for, as orjson's `default`. Raises TypeError for what no ledger can store."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a {type(value).__name__} cannot be stored")
 
 
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=plain).decode() if value else _EMPTY.get(type(value), "{}")
+
+
 _EMPTY: dict[type, str] = {list: "[]", tuple: "[]", dict: "{}"}
-
-
-def _nano(usd: Decimal | None) -> int | None:
-    return None if usd is None else to_nano(usd)
-
-
-def _usd(nano: int | None) -> Decimal | None:
-    return None if nano is None else to_usd(nano)
-
-
-def _blob(text: str | None) -> bytes | None:
-    return bytes.fromhex(text) if text else None
-
-
-def _hex(blob: bytes | None) -> str | None:
-    return blob.hex() if blob else None

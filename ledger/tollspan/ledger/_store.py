@@ -14,12 +14,12 @@ from typing import Any
 
 from ._batch import Batch, Entry, HoldRequest, Key, Line, balance_of
 from ._errors import LedgerUnavailable
-from ._events import LedgerEvent
 from ._explain import explained
 from ._filelock import FileLock
 from ._holds import Balance, Grant, Refusal
 from ._migrations import migrate
 from ._owners import Owner
+from ._postings import Posting
 from ._pricing import PricingIds
 
 _ADD_FACT = """
@@ -57,7 +57,7 @@ class Outcome:
     balances: dict[Key, Balance] = field(default_factory=dict)
     duplicates: int = 0
     conflicts: dict[int, str] = field(default_factory=dict)
-    stored: list[LedgerEvent] = field(default_factory=list)
+    stored: list[Posting] = field(default_factory=list)
     latest: int = 0
 
 

@@ -14,9 +14,9 @@ from ._batch import Entry
 from ._errors import LedgerUnavailable
 from ._events import LedgerEvent, event_id_for
 from ._journal import Segment
-from ._journal_format import Beginning, Contents, journals_of, read_journal, set_aside
-from ._money import to_usd
+from ._journal_format import Contents, journals_of, read_journal, set_aside
 from ._owners import owners_folder, owners_with_a_file, taken_over
+from ._postings import Posting
 from ._rows import from_row
 from ._store import Outcome, SQLiteStore
 from ._units import unit_of
@@ -74,7 +74,7 @@ def read_back(store: SQLiteStore, segment: Segment) -> Iterator[Outcome]:
 def at_hold(store: SQLiteStore, hold_id: bytes, reason: str) -> Entry:
     """The entry that settles an open hold at its full amount."""
     row = store.query("SELECT * FROM recorded WHERE event_id = ?", (hold_id,))[0]
-    return Entry(commit_at_hold(from_row(row), reason), hold_id, substitute=True)
+    return Entry.of(commit_at_hold(from_row(row), reason), hold_id, substitute=True)
 
 
 def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
@@ -94,30 +94,9 @@ def commit_at_hold(hold: LedgerEvent, reason: str) -> LedgerEvent:
     )
 
 
-def commit_of_beginning(call: Beginning) -> LedgerEvent:
+def _as_gone(end: Posting) -> Posting:
     """The commit of a call of which only the beginning is known, at what it may have cost."""
-    return LedgerEvent(
-        event_type="commit",
-        event_id=event_id_for(call.call_id, "commit").hex(),
-        call_id=call.call_id.hex(),
-        timestamp=call.started,
-        operation=call.operation,
-        provider=call.provider,
-        model=call.model,
-        trace_id=call.trace_id,
-        span_id=call.span_id,
-        profile_id=call.profile_id,
-        user_id=call.user_id,
-        session_id=call.session_id,
-        run_id=call.run_id,
-        tags=call.tags,
-        charges=call.charges,
-        cost_est_usd=None if call.estimate is None else to_usd(call.estimate),
-        cost_source="unpriced" if call.estimate is None else "estimate",
-        estimated=call.estimate is not None,
-        status="error",
-        reason=_GONE if call.reason is None else f"{_GONE}; {call.reason}",
-    )
+    return end._replace(reason=_GONE if end.reason is None else f"{_GONE}; {end.reason}")
 
 
 def _recover(store: SQLiteStore, owner: str, ledger: Path, found: Recovered) -> None:
@@ -150,7 +129,7 @@ def _what_is_wrong(contents: Contents) -> str:
 
 
 def _store_events(store: SQLiteStore, path: Path, contents: Contents) -> Iterator[Outcome]:
-    return _store(store, path, [Entry(event, release) for release, event in contents.events], contents)
+    return _store(store, path, [Entry(posting, release) for release, posting in contents.postings], contents)
 
 
 def _store(store: SQLiteStore, path: Path, entries: Sequence[Entry], contents: Contents) -> Iterator[Outcome]:
@@ -178,8 +157,8 @@ def _store_piece(store: SQLiteStore, path: Path, entries: Sequence[Entry], conte
 
 
 def _settle_beginnings(store: SQLiteStore, path: Path, contents: Contents) -> int:
-    without_end = [call for call in contents.beginnings if not _has_ended(store, call.call_id)]
-    entries = [Entry(commit_of_beginning(call)) for call in without_end]
+    without_end = [end for end in contents.beginnings if not _has_ended(store, end.call_id)]
+    entries = [Entry(_as_gone(end)) for end in without_end]
     return sum(len(outcome.stored) for outcome in _store(store, path, entries, contents))
 
 

@@ -21,8 +21,8 @@ from ._errors import LedgerConflict, LedgerUnavailable
 from ._fork import stop_for_forks
 from ._holds import Grant
 from ._journal import Journal, Segment
-from ._journal_format import Beginning
 from ._listeners import Listeners
+from ._postings import Posting
 from ._queue import EventQueue, Item
 from ._store import Definition, Outcome, SQLiteStore
 from ._sweep import Recovered, at_hold, read_back, recover
@@ -96,9 +96,12 @@ class Writer:
         if self._thread is None:
             self.start()
 
-    def begin(self, beginning: Beginning) -> Segment | None:
-        """Note in the journal that a call is about to be sent; the Entry that settles it takes what this gives."""
-        return self.journal.begin(beginning)
+    def begin(self, end: Posting) -> Segment | None:
+        """Note in the journal that a call is about to be sent, and the commit that counts it should it have no other.
+
+        The Entry that settles the call takes what this gives.
+        """
+        return self.journal.begin(end)
 
     def define(self, definition: Definition) -> None:
         """Enqueue a budget's definition; it is written with the next events."""
