@@ -1,12 +1,9 @@
 """The inside of one transaction: events appended and counted, holds decided and released."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from itertools import chain
 from math import inf
-from typing import Any
 
 from ._errors import LedgerConflict
 from ._events import SPENDING, Charge, LedgerEvent, call_id_prefix
@@ -16,6 +13,7 @@ from ._journal import Segment
 from ._postings import Posting, event_of, posting_of
 from ._pricing import PricingIds
 from ._rows import COLUMNS, Row, charges_from, charges_json, to_row
+from ._statements import take_texts, write_rows
 from ._windows import room_at
 
 Key = tuple[str, str, int]
@@ -26,8 +24,8 @@ LEDGER_BUDGET = ""
 
 DAY_MS = 86_400_000
 _STORED = (*COLUMNS[:-1], "pricing_id")
-_MARKS = f"({', '.join('?' * len(_STORED))})"
-_AT_ONCE = (128, 32, 8, 1)
+_INSERT = f"INSERT INTO event ({', '.join(_STORED)})"
+_UNLESS_KNOWN = "ON CONFLICT (event_id) DO NOTHING"  # OR IGNORE would pass over missing values too
 
 
 @dataclass(slots=True, eq=False)
@@ -156,8 +154,7 @@ class Batch:
             if new:
                 self.stored.append(entry.posting)
                 self._count(entry.posting)
-            if entry.release is not None:
-                self._release(entry.release)
+        self._release([entry.release for entry in entries if entry.release is not None])
         return fresh.count(False), conflicts
 
     def stands_behind(self, request: HoldRequest) -> bool:
@@ -195,14 +192,14 @@ class Batch:
                 raise LedgerConflict(f"hold {request.hold_id.hex()} was taken before; each attempt needs its own id")
         self.stored += postings
         rows = [(r.hold_id, self._owner, charges_json(hold_charges(grant))) for r, grant, _ in self._held]
-        self._connection.executemany("INSERT INTO open_hold VALUES (?, ?, ?)", rows)
+        write_rows(self._connection, "INSERT INTO open_hold", rows)
 
     def save_balances(self) -> None:
         """Write the counters that changed: the last thing of the transaction."""
         rows = [
             (*key, spent, estimated, held) for key in self._changed for spent, held, estimated in [self._counters[key]]
         ]
-        self._connection.executemany("INSERT OR REPLACE INTO balance VALUES (?, ?, ?, ?, ?, ?)", rows)
+        write_rows(self._connection, "INSERT OR REPLACE INTO balance", rows)
 
     def _decide(self, request: HoldRequest) -> Grant | Refusal:
         demand = request.demand
@@ -250,8 +247,7 @@ class Batch:
         if all(row[0] >= self._pruned for row in rows):
             before = self._connection.total_changes
             self._connection.execute("SAVEPOINT rows")
-            for rows_at_once, part in _parts(stored):
-                self._connection.execute(_insert_of(rows_at_once), part)
+            write_rows(self._connection, _INSERT, stored, _UNLESS_KNOWN)
             complete = self._connection.total_changes - before == len(rows)
             if not complete:
                 self._connection.execute("ROLLBACK TO rows")
@@ -266,7 +262,10 @@ class Batch:
     def _insert_one(self, row: Row) -> bool:
         # Not by ON CONFLICT: an insert that finds its id taken uses up an offset.
         known = self._connection.execute("SELECT 1 FROM event WHERE event_id = ?", (row[0],)).fetchone()
-        return row[0] >= self._pruned and not known and self._connection.execute(_insert_of(1), row).rowcount == 1
+        if known or row[0] < self._pruned:
+            return False
+        write_rows(self._connection, _INSERT, [row], _UNLESS_KNOWN)
+        return True
 
     def _conflict(self, row: Row) -> str | None:
         if row[0] < self._pruned:
@@ -286,12 +285,10 @@ class Batch:
             for key in ledger_keys(int.from_bytes(posting.call_id[:6]), posting.profile_id):
                 self._change(key, spend, estimated=spend if estimated else 0)
 
-    def _release(self, hold_id: bytes) -> None:
-        found = self._connection.execute(
-            "DELETE FROM open_hold WHERE hold_id = ? RETURNING charges", (hold_id,)
-        ).fetchone()
-        for charge in charges_from(found[0]) if found else ():
-            self._change(key_of(charge), held=-charge.amount)
+    def _release(self, hold_ids: Sequence[bytes]) -> None:
+        for charges in take_texts(self._connection, "charges", "open_hold", "hold_id", hold_ids):
+            for charge in charges_from(charges):
+                self._change(key_of(charge), held=-charge.amount)
 
     def _change(self, key: Key, spent: int = 0, *, held: int = 0, estimated: int = 0) -> None:
         counters = self._load(key)
@@ -305,27 +302,6 @@ class Batch:
         if counters is None:
             counters = self._counters[key] = list(balance_of(self._connection, key))
         return counters
-
-
-@cache
-def _insert_of(rows: int) -> str:
-    """The statement that inserts so many rows."""
-    # OR IGNORE would pass over missing values too.
-    marks = ", ".join([_MARKS] * rows)
-    return f"INSERT INTO event ({', '.join(_STORED)}) VALUES {marks} ON CONFLICT (event_id) DO NOTHING"
-
-
-def _parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
-    """Rows in as few statements as it takes, each of a size that is met often: how many, and all their values.
-
-    Python's sqlite3 lets go of the interpreter for each step of a statement, and each time waits to get it back from a
-    program that computes, or makes that program wait. `executemany` would do so for every row.
-    """
-    at = 0
-    for size in _AT_ONCE:
-        while len(rows) - at >= size:
-            yield size, list(chain.from_iterable(rows[at : at + size]))
-            at += size
 
 
 def _depends(entry: Entry) -> bool:

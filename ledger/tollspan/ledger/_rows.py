@@ -22,14 +22,41 @@ Row = tuple[Any, ...]
 
 def to_row(posting: Posting) -> Row:
     """The values of COLUMNS for an event that is not stored yet. Raises TypeError for what no ledger can store."""
-    values = posting._asdict()
-    values["spend_nusd"] = posting.spend_nusd
-    for name in ("usage", "timing", "tags", "records"):
-        values[name] = _json(values[name])
-    values["charges"] = charges_json(posting.charges)
-    values["estimated"] = int(posting.estimated)
-    values["cost"] = _json({"currency": "USD", "source": posting.cost_source, "rates": posting.cost_rates})
-    return tuple([values[name] for name in COLUMNS])
+    return (
+        posting.event_id,
+        posting.event_type,
+        posting.call_id,
+        posting.timestamp,
+        posting.status,
+        posting.provider,
+        posting.model,
+        posting.operation,
+        _json(posting.usage),
+        posting.cost_est_nusd,
+        posting.cost_actual_nusd,
+        posting.spend_nusd,
+        _json(posting.timing),
+        posting.http_status,
+        posting.category,
+        posting.trace_id,
+        posting.span_id,
+        posting.profile_id,
+        posting.user_id,
+        posting.session_id,
+        posting.run_id,
+        posting.model_profile,
+        _json(posting.tags),
+        _json(posting.records),
+        charges_json(posting.charges),
+        int(posting.estimated),
+        posting.reason,
+        posting.error_type,
+        posting.error_message,
+        posting.attempts,
+        posting.schema_version,
+        posting.response_id,
+        _json({"currency": "USD", "source": posting.cost_source, "rates": posting.cost_rates}),
+    )
 
 
 def from_row(row: sqlite3.Row | Mapping[str, Any]) -> LedgerEvent:
