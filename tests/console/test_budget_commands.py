@@ -27,6 +27,7 @@ from tollspan.ledger import (
     Ledger,
     LedgerEvent,
     Limit,
+    Posting,
     Window,
     charge_of,
     dump_definition,
@@ -489,11 +490,13 @@ def test_calls_at_once_are_shown_as_what_is_in_flight(book):
 def held(limit):
     """A hold of one call."""
     call_id = new_call_id()
+    hold_id = event_id_for(call_id, "precheck_hold")
 
     def describe(_grant):
-        return LedgerEvent(event_type="precheck_hold", call_id=call_id.hex(), charges=(charge_of(limit, 1),))
+        charges = (charge_of(limit, 1),)
+        return Posting(hold_id, "precheck_hold", call_id, timestamp=time.time(), charges=charges)
 
-    return HoldRequest(event_id_for(call_id, "precheck_hold"), Demand(None, 0, 0, 0), (limit,), describe, lambda: None)
+    return HoldRequest(hold_id, Demand(None, 0, 0, 0), (limit,), describe, lambda: None)
 
 
 def test_budgets_of_the_command_line_are_shown_with_their_options(book):

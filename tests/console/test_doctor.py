@@ -125,7 +125,6 @@ def test_calls_that_no_call_site_covers_are_named(path):
 
 HOLD_AND_DIE = """
     import os, sys, time
-    from decimal import Decimal
     from tollspan.ledger import *
 
     class Cost:
@@ -135,7 +134,8 @@ HOLD_AND_DIE = """
     ledger, call_id = Ledger(sys.argv[1]), new_call_id()
     hold_id, limit = event_id_for(call_id, "precheck_hold"), Limit("b", "", 0, "USD", 10**9)
     charges = (Charge(budget="b", scope="", window_start=0, amount=10_000_000),)
-    hold = LedgerEvent(event_type="precheck_hold", call_id=call_id.hex(), charges=charges, cost_est_usd=Decimal("0.01"))
+    made = {"timestamp": time.time(), "charges": charges, "cost_est_nusd": 10_000_000}
+    hold = Posting(event_id=hold_id, event_type="precheck_hold", call_id=call_id, **made)
     request = HoldRequest(hold_id, Demand(Cost(), 1, 1, 1), (limit,), lambda grant: hold, lambda: None)
     print(type(ledger.writer.ask(request).wait(10)).__name__, flush=True)
     sys.stdin.readline()
