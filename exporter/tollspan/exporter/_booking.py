@@ -22,7 +22,7 @@ def book_usage(record: CallRecord, price_of: PriceOf) -> None:
         cost = card.cost(record.usage or {}) if isinstance(card, RateCard) else card
         if isinstance(card, RateCard) and isinstance(cost, int):
             record.cost, record.cost_source, record.rate_card = cost, card.source, card
-            record.doubts = card.doubts(record.usage or {}, cost)
+            record.doubts = card.doubts(record.usage or {})
             return
         reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
     record.cost_source, record.reason = "unpriced", reason

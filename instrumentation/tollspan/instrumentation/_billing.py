@@ -51,7 +51,7 @@ def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -
             record.cost, record.cost_source, record.reason = None, "unpriced", cost.reason
         elif record.cost is not None and isinstance(card, RateCard):
             record.cost += cost
-            record.doubts += card.doubts(usage, cost)
+            record.doubts += card.doubts(usage)
         record.usage = dict(record.usage or {})
         for key, count in usage.items():
             name = f"{key}{BEHIND}{model}"

@@ -80,14 +80,18 @@ class Extras:
                 yield max(dated)
 
     def limits(self, provider_id: str, names: Iterable[str]) -> Limits:
-        """Its limits at the provider, or else at the vendor that its name begins with (`google/gemini-2.5-pro`)."""
-        for name in names:
-            vendor, _, model = name.lower().partition("/")
-            for owner, listed in ((provider_id, name.lower()), (provider_id_of(vendor) or "", model)):
+        """Its limits at the provider, or those of the vendor that its name begins with (`google/gemini-2.5-pro`).
+
+        The larger ones, where they differ: they bound what a call may cost, and lists of gateways grow old.
+        """
+        found = []
+        for name in map(str.lower, names):
+            vendor, _, model = name.partition("/")
+            for owner, listed in ((provider_id, name), (provider_id_of(vendor) or "", model)):
                 models = self._limits.get(owner, {})
-                if found := models.get(listed) or models.get(undated(listed) or ""):
-                    return found[0], found[1]
-        return None, None
+                found.append(models.get(listed) or models.get(undated(listed) or "") or (None, None))
+        windows, outputs = zip(*found, strict=True)
+        return max(filter(None, windows), default=None), max(filter(None, outputs), default=None)
 
     def uplift(self, provider_id: str, names: Iterable[str], region: str | None) -> Decimal | None:
         """The factor by which the model costs more in a region; None where it does not, or nobody knows."""

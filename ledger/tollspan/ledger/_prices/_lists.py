@@ -102,7 +102,7 @@ def _card(asked: Asked, known: Extras) -> RateCard | str | None:
         provider=found[0].id if found else asked.provider_id,
         model=name,
         source="+".join(sources),
-        context_window=(found[1].context_window if found else None) or window,
+        context_window=max(window or 0, (found[1].context_window if found else None) or 0) or None,
         max_output_tokens=output,
         least_audio_seconds=_LEAST_AUDIO_SECONDS.get((asked.provider_id, name), 0),
         whole_answer_thinks=asked.provider_id in _WHOLE_ANSWER_THINKS,
@@ -151,7 +151,17 @@ def _from_extras(
     more = {key: steps for key, steps in extra.prices.items() if key not in listed or key in regional}
     if tier_is_known or asked.service_tier not in extra.service_tiers:
         return more, False
-    return more | extra.service_tiers[asked.service_tier], True
+    base = {**listed, **more}
+    tier = {
+        key: _with_steps(steps, base.get(key, ())) for key, steps in extra.service_tiers[asked.service_tier].items()
+    }
+    return more | tier, True
+
+
+def _with_steps(tier: Steps, listed: Steps) -> Steps:
+    """A tier's price, and the listed ones for larger calls than those it has a price for: they are no lower."""
+    last = tier[-1][0]
+    return (*tier, *((start, usd) for start, usd in listed if start > last))
 
 
 def _uplifted(prices: Mapping[str, Steps], factor: Decimal) -> dict[str, Steps]:

@@ -205,19 +205,22 @@ class RateCard:
             femto += rate * count
         return _half_even_nano(femto)
 
-    def doubts(self, usage: Mapping[str, float], cost: int) -> tuple[str, ...]:
-        """Say why a cost may not be what the provider charges; nothing where there is no doubt.
+    def doubts(self, usage: Mapping[str, float]) -> tuple[str, ...]:
+        """Say why the cost of a usage may not be what the provider charges; nothing where there is no doubt.
 
         That is where a service tier or a region has no known price, where a usage contradicts itself, where a detail is
-        charged as any of its unit, and where a list has a model cost nothing that is not said to be free.
+        charged as any of its unit, and where a list has something cost nothing that nobody says is free.
         """
         if self.free:
             return ()
         found = [*self.notes, *contradictions(usage)]
-        if any(DETAIL in key for key in self.tiers[0].rates):
+        rates = self.tiers[0].rates
+        if any(DETAIL in key for key in rates):
             found += self._unlisted_details(usage)
-        if cost == 0 and any(type(count) in (int, float, Decimal) and count > 0 for count in usage.values()):
-            found.append(f"{self.source} has no price above 0 for what was used")
+        if not self.by_user:
+            found += (
+                f"{self.source} has {unit} cost nothing" for unit in usage if rates.get(unit) == 0 and usage[unit]
+            )
         return tuple(found)
 
     def bound(self, input_tokens: int, *, choices: int = 1, text_only: bool = False) -> CostBound:
@@ -244,13 +247,15 @@ class RateCard:
         return {**self.listed, **{name: value for name, value in where.items() if value is not None}}
 
     def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
-        """Details without a price of their own, of units that have prices by detail."""
+        """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
         rates = self.tiers[0].rates
         detailed = {key.partition(DETAIL)[0] for key in rates if DETAIL in key}
-        for key in usage:
-            unit, mark, _ = key.partition(DETAIL)
-            if mark and unit in detailed and key not in rates:
-                yield f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}"
+        for unit in detailed & usage.keys():
+            told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
+            if not told:
+                yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
+            unlisted = (key for key in told if key not in rates)
+            yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
 
     def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
