@@ -174,7 +174,6 @@ def test_names_and_dates():
         ("gcp.vertex_ai", "claude-sonnet-4-5", "batch", "0.5"),
         ("aws.bedrock", "amazon.nova-pro-v1:0", "flex", "0.5"),
         ("azure.ai.openai", "gpt-5.4", "priority", "2"),
-        ("mistral_ai", "mistral-large-latest", "batch", "0.5"),
         ("groq", "openai/gpt-oss-120b", "on_demand", "1"),
     ],
 )
@@ -316,7 +315,7 @@ def test_a_usage_that_is_sound_is_not(usage):
 
 
 def test_a_list_that_has_a_model_cost_nothing_is_doubted():
-    """A zero of a list is flagged; one that the user gave is not, nor one of what was not used, nor a cost too small."""
+    """A zero of a list is flagged; not so one that the user gave, one of what was not used, and a cost too small."""
     zero, free = made(input_mtok="0"), rate_card({}, provider="p", model="m", source="override", free=True)
     assert any("list:1" in doubt for doubt in zero.doubts({"tokens_in": 5}))
     assert zero.doubts({"tokens_in": 0}) == ()

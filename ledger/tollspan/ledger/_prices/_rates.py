@@ -218,9 +218,8 @@ class RateCard:
         if any(DETAIL in key for key in rates):
             found += self._unlisted_details(usage)
         if not self.by_user:
-            found += (
-                f"{self.source} has {unit} cost nothing" for unit in usage if rates.get(unit) == 0 and usage[unit]
-            )
+            unpaid = (unit for unit, count in usage.items() if count and rates.get(unit) == 0)
+            found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
         return tuple(found)
 
     def bound(self, input_tokens: int, *, choices: int = 1, text_only: bool = False) -> CostBound:
