@@ -66,7 +66,7 @@ def test_doubts_about_a_cost_stand_in_its_row(prices_of):
 
 
 def test_a_row_tells_the_list_its_version_the_rates_and_the_tier(prices_of):
-    """A cost can be computed again from its row: the list with its version, the rates, and the tier that they are of."""
+    """A cost can be computed again from its row: list and version, the rates, and the tier that they are of."""
     event = settlement(booked(prices_of(tier="batch"), request_model="gpt-5.5")).event
     assert event.cost_source.startswith("genai-prices:0.")
     assert event.cost_rates["service_tier"] == "batch"

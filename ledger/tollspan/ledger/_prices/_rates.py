@@ -124,7 +124,10 @@ class CostBound:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Rates in femto-USD per unit of a call with more than `above` input tokens, and the dearest of each direction."""
+    """Rates in femto-USD per unit of a call with more than `above` input tokens.
+
+    `dearest_...` are the dearest of each direction here or in any tier before: what a smaller call may cost as well.
+    """
 
     above: int
     rates: Mapping[str, int]
@@ -141,7 +144,8 @@ class RateCard:
     `extras:<date>`, both with a `+`, or `override`. `context_window` and `max_output_tokens` are in tokens, None where
     they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
     OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
-    make no difference. `notes` say what of the question could not be answered as it was asked.
+    make no difference. `notes` say what of the question could not be answered as it was asked. `detailed` are the units
+    with prices by detail, and `unpaid` those with a rate of 0.
     """
 
     provider: str
@@ -158,6 +162,8 @@ class RateCard:
     service_tier: str | None = None
     region: str | None = None
     notes: tuple[str, ...] = ()
+    detailed: frozenset[str] = frozenset()
+    unpaid: frozenset[str] = frozenset()
 
     @property
     def by_user(self) -> bool:
@@ -214,11 +220,10 @@ class RateCard:
         if self.free:
             return ()
         found = [*self.notes, *contradictions(usage)]
-        rates = self.tiers[0].rates
-        if any(DETAIL in key for key in rates):
+        if self.detailed:
             found += self._unlisted_details(usage)
-        if not self.by_user:
-            unpaid = (unit for unit, count in usage.items() if count and rates.get(unit) == 0)
+        if self.unpaid and not self.by_user:
+            unpaid = (unit for unit, count in usage.items() if count and unit in self.unpaid)
             found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
         return tuple(found)
 
@@ -230,12 +235,9 @@ class RateCard:
         provider charges by use, such as web searches, are not covered.
         """
         tokens = max(0, input_tokens)
-        reach = [tier for tier in self.tiers if tokens > tier.above]
-        rate = max(tier.dearest_text if text_only else tier.dearest_input for tier in reach)
-        return CostBound(
-            fixed_femto=self.request_fee_femto + rate * tokens,
-            per_output_token_femto=max(tier.dearest_output for tier in reach) * choices,
-        )
+        tier = self._tier_of(tokens)
+        rate = tier.dearest_text if text_only else tier.dearest_input
+        return CostBound(self.request_fee_femto + rate * tokens, tier.dearest_output * choices)
 
     def rates(self) -> dict[str, Any]:
         """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says.
@@ -248,8 +250,7 @@ class RateCard:
     def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
         """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
         rates = self.tiers[0].rates
-        detailed = {key.partition(DETAIL)[0] for key in rates if DETAIL in key}
-        for unit in detailed & usage.keys():
+        for unit in self.detailed & usage.keys():
             told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
             if not told:
                 yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
@@ -259,8 +260,14 @@ class RateCard:
     def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
             return self.tiers[0].rates
-        total = sum(count for _, count in inputs)
-        return next(tier.rates for tier in reversed(self.tiers) if total > tier.above)
+        return self._tier_of(sum(count for _, count in inputs)).rates
+
+    def _tier_of(self, tokens: Count) -> Tier:
+        """The tier of a call with so many input tokens; most calls are in the first."""
+        tiers = self.tiers
+        if len(tiers) == 1 or tokens <= tiers[1].above:
+            return tiers[0]
+        return next(tier for tier in reversed(tiers) if tokens > tier.above)
 
     def _no_rate(self, unit: str) -> str:
         keys = UNITS[unit].price_keys if unit in UNITS else ()
@@ -298,17 +305,19 @@ def rate_card(
         prices = {"output_image_mtok": prices["output_mtok"], **prices}
     if provider == "google":
         prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
-    fee = prices.get(REQUEST_FEE_KEY)
+    fee, tiers = prices.get(REQUEST_FEE_KEY), _tiers(prices)
     return RateCard(
         provider=provider,
         model=model,
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=_tiers(prices),
+        tiers=tiers,
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
+        detailed=frozenset(unit.partition(DETAIL)[0] for unit in tiers[0].rates if DETAIL in unit),
+        unpaid=frozenset(unit for tier in tiers for unit, rate in tier.rates.items() if rate == 0),
         **more,
     )
 
@@ -320,23 +329,29 @@ def _half_even_nano(femto: Count) -> int:
 
 
 def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
-    starts = sorted({-1, *(start for steps in prices.values() for start, _ in steps)})
-    return tuple(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}) for above in starts)
+    tiers: list[Tier] = []
+    for above in sorted({-1, *(start for steps in prices.values() for start, _ in steps)}):
+        tiers.append(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}, tiers[-1:]))
+    return tuple(tiers)
 
 
 def _price_at(steps: Steps, above: int) -> Decimal:
     return next(price for start, price in reversed(steps) if start <= above)
 
 
-def _tier(above: int, prices: Mapping[str, Decimal]) -> Tier:
+def _tier(above: int, prices: Mapping[str, Decimal], before: list[Tier]) -> Tier:
     rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
     rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
+
+    def dearest(units: tuple[str, ...], known: list[int]) -> int:
+        return max((*known, *(rates[unit] for unit in units if unit in rates)), default=0)
+
     return Tier(
         above=above,
         rates=rates,
-        dearest_input=max((rates[unit] for unit in _INPUT_UNITS if unit in rates), default=0),
-        dearest_text=max((rates[unit] for unit in _TEXT_UNITS if unit in rates), default=0),
-        dearest_output=max((rates[unit] for unit in _OUTPUT_UNITS if unit in rates), default=0),
+        dearest_input=dearest(_INPUT_UNITS, [tier.dearest_input for tier in before]),
+        dearest_text=dearest(_TEXT_UNITS, [tier.dearest_text for tier in before]),
+        dearest_output=dearest(_OUTPUT_UNITS, [tier.dearest_output for tier in before]),
     )
 
 

@@ -37,7 +37,8 @@ OUTPUT_PARTS: Parts = (
     ("tokens_video_out", ()),
     ("tokens_reasoning", ()),
 )
-SIDES: tuple[tuple[str, Parts], ...] = (("tokens_in", INPUT_PARTS), ("tokens_out", OUTPUT_PARTS))
+_PARTS: dict[str, Parts] = {"tokens_in": INPUT_PARTS, "tokens_out": OUTPUT_PARTS}
+_TOTALS = {part: total for total, parts in _PARTS.items() for part, _ in parts}
 
 
 def counts_of(usage: Mapping[str, float]) -> dict[str, Count]:
@@ -100,20 +101,28 @@ def leaves_of(counts: dict[str, Count], total: str, parts: Parts, *, known: bool
     return leaves
 
 
-def contradictions(usage: Mapping[str, float]) -> Iterator[str]:
+def contradictions(usage: Mapping[str, float]) -> list[str]:
     """Say where the parts of a total are more than all of it, and which counts are negative: neither is charged."""
-    for total, parts in SIDES:
+    found: list[str] = []
+    sums: dict[str, float] = {}
+    for unit, count in usage.items():
+        if type(count) is not int:
+            continue
+        if count < 0:
+            found.append(f"{unit} is {count}, below 0")
+        elif (total := _TOTALS.get(unit)) is not None:
+            sums[total] = sums.get(total, 0) + count
+    # A part of a part is in this sum twice: so it says that all is well, or that it takes a closer look.
+    for total, most in sums.items():
         whole = usage.get(total)
-        if type(whole) is int and any(usage.get(part, 0) for part, _ in parts):
-            yield from _beyond(usage, total, whole, parts)
-    yield from (
-        f"{unit} is {count}, below 0" for unit, count in usage.items() if isinstance(count, int | float) and count < 0
-    )
+        if type(whole) is int and most > whole:
+            found += _beyond(usage, total, whole)
+    return found
 
 
-def _beyond(usage: Mapping[str, float], total: str, whole: int, parts: Parts) -> Iterator[str]:
-    own = {unit: count for unit, count in usage.items() if unit == total or any(unit == part for part, _ in parts)}
-    apart = sum(count for _, count in leaves_of(counts_of(own), total, parts, known=False))
+def _beyond(usage: Mapping[str, float], total: str, whole: int) -> Iterator[str]:
+    parts = {unit: count for unit, count in usage.items() if _TOTALS.get(unit) == total and type(count) is int}
+    apart = sum(count for _, count in leaves_of(counts_of(parts), total, _PARTS[total], known=False))
     if apart > whole:
-        listed = ", ".join(f"{unit} {count}" for unit, count in own.items() if count and unit != total)
+        listed = ", ".join(f"{unit} {count}" for unit, count in parts.items() if count)
         yield f"the parts of {total} {whole} are more than that ({listed}): charged as {whole}"
