@@ -23,7 +23,7 @@ def _end(record: CallRecord) -> Posting:
         cost_est_nusd=record.held.nano if record.held and not estimated else record.estimate,
         cost_actual_nusd=record.cost if billed else None,
         cost_source=record.cost_source,
-        cost_rates=record.rate_card.rates() if record.rate_card else None,
+        cost_rates=_rates(record),
         status=record.status,
         timing=_timing(record),
         http_status=record.http_status,
@@ -172,3 +172,11 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
 def _timing(record: CallRecord) -> dict[str, float]:
     timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
     return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
+
+
+def _rates(record: CallRecord) -> dict[str, Any] | None:
+    """The rates that the cost was computed with, and under `flags` what about it is in doubt."""
+    if record.rate_card is None:
+        return None
+    rates = record.rate_card.rates()
+    return {**rates, "flags": list(record.doubts)} if record.doubts else rates

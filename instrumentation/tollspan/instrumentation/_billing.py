@@ -1,10 +1,13 @@
-"""What a call has cost: what the wire states, else its usage at its price, else an estimate. Never a silent 0."""
+"""What a call has cost: by the user's prices, else what the wire states, else by listed ones, else an estimate.
+
+Never a silent 0.
+"""
 
 from collections.abc import Callable
 
 from tollspan.budget import largest_output
-from tollspan.exporter import CallRecord, book_usage
-from tollspan.ledger import BEHIND, CutStream, RateCard, Unpriced, to_nano
+from tollspan.exporter import CallRecord, book_stated, book_usage
+from tollspan.ledger import BEHIND, CutStream, RateCard, Unpriced
 
 from ._readers import RequestFacts, ResponseFacts
 
@@ -20,12 +23,14 @@ def book(
     """Put the cost of an answer into the record of its call."""
     record.response_model, record.response_id = answer.model, answer.response_id
     record.usage = request.usage_of(answer) if answer.complete else answer.usage
+    tier = answer.service_tier or request.service_tier
     if answer.cost_usd is not None:
-        record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
+        book_stated(record, answer.cost_usd, "provider", lambda model: price_of(model, tier))
+        if record.rate_card is not None:
+            _book_others(record, answer, price_of)
     elif request.free and not record.usage:
         _book_free(record, None if answer.complete else _CUT)
     elif record.usage is not None:
-        tier = answer.service_tier or request.service_tier
         book_usage(record, lambda model: price_of(model, tier))
         _book_others(record, answer, price_of)
     else:
@@ -44,8 +49,9 @@ def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -
         cost = card.cost(usage) if isinstance(card, RateCard) else card
         if isinstance(cost, Unpriced):
             record.cost, record.cost_source, record.reason = None, "unpriced", cost.reason
-        elif record.cost is not None:
+        elif record.cost is not None and isinstance(card, RateCard):
             record.cost += cost
+            record.doubts += card.doubts(usage)
         record.usage = dict(record.usage or {})
         for key, count in usage.items():
             name = f"{key}{BEHIND}{model}"

@@ -1,37 +1,42 @@
 """What a call costs: one resolver from (provider, model, moment) to a rate card, and a reason where there is none.
 
-Order: the user's price file (TOLLSPAN_PRICES), then genai-prices (MIT). A model is looked up under the provider it was
-called at and under no other: the same open weights have another price, or none, on every host.
+Order: the user's price file (TOLLSPAN_PRICES), then genai-prices (MIT), then the extras that come with tollspan. Where
+the wire states a cost, that comes between the first two, when the call is settled. A model is looked up under the
+provider it was called at and under no other: the same open weights have another price, or none, on every host.
 """
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from tollspan.ledger._prices._file import read_price_file
-from tollspan.ledger._prices._limits import max_output_tokens
+from tollspan.ledger._prices._file import PriceEntry, read_price_file
+from tollspan.ledger._prices._lists import Asked, limits_of, listed_card, provider_id_of_url
 from tollspan.ledger._prices._names import names_of, provider_id_of
-from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
+from tollspan.ledger._prices._rates import RateCard, Unpriced
+from tollspan.ledger._prices._regions import host_of, region_of
 from tollspan.ledger._single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, Provider
+    from collections.abc import Sequence
 
-_STANDARD_TIERS = frozenset({"", "auto", "standard"})
 _OPENAI_HOST = "api.openai.com"
-# Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
-_LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
 _BUCKET_S = 900
 _CACHE_SIZE = 4096
 _HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
-_Key = tuple[str | None, str | None, str | None, str | None, int]
+_Key = tuple[str | None, str | None, str | None, str | None, str | None, int]
 
 _loading = SingleFlight()
+
+
+@runtime_checkable
+class _Aliases(Protocol):
+    """A price file that also says which model is behind a deployment or an inference profile."""
+
+    def alias_of(self, provider_id: str | None, names: tuple[str, ...]) -> str | None:
+        """The name of the model, or None where the file does not map any of these names."""
+        ...
 
 
 class PriceBook:
@@ -44,7 +49,7 @@ class PriceBook:
     """
 
     def __init__(self, *, overrides: Path | None = None) -> None:
-        self._overrides = read_price_file(overrides) if overrides is not None else ()
+        self._overrides: Sequence[PriceEntry] = read_price_file(overrides) if overrides is not None else ()
         self._cache: dict[_Key, RateCard | Unpriced] = {}
 
     def resolve(
@@ -55,118 +60,64 @@ class PriceBook:
         base_url: str | None = None,
         at: float,
         service_tier: str | None = None,
+        region: str | None = None,
     ) -> RateCard | Unpriced:
         """Find the rate card of a model at `at` (epoch seconds, to the quarter of an hour), or say why there is none.
 
-        `provider` is spelled as in OpenTelemetry or in genai-prices; where it is None, `base_url` tells it. A
-        `service_tier` without prices of its own costs what the standard tier costs.
+        `provider` is spelled as in OpenTelemetry or in genai-prices; where it is None, `base_url` tells it. `region` is
+        spelled as the provider does; where it is None, the host of `base_url` tells it, or nobody does. The card holds
+        the rates of calls of any size. A `service_tier` that no list has a price of costs what the standard tier costs,
+        and `RateCard.doubts` says so.
         """
-        key = (provider, model, base_url, service_tier, int(at // _BUCKET_S))
+        key = (provider, model, base_url, service_tier, region, int(at // _BUCKET_S))
         found = self._cache.get(key)
         return found if found is not None else self._resolve_once(key)
 
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        return _loading.load(self._cache, key, lambda: self._look_up(*key))
+        return _loading.load(self._cache, key, lambda: self._look_up(key))
 
-    def _look_up(
-        self, provider: str | None, model: str | None, base_url: str | None, service_tier: str | None, bucket: int
-    ) -> RateCard | Unpriced:
+    def _look_up(self, key: _Key) -> RateCard | Unpriced:
+        provider, model, base_url, service_tier, region, bucket = key
         if not model:
             return Unpriced(f"no price for a call of provider {provider!r} that names no model")
-        provider_id = provider_id_of(provider)
-        if card := self._override(provider_id, model, names_of(model, provider, provider_id)):
-            return card
-        snapshot, host = _snapshot(), _host(base_url)  # the host alone: a URL may hold a key
-        provider_id = provider_id or _provider_id_of_url(snapshot, base_url)
-        missing = Unpriced(f"no price for model {model!r} of provider {provider or host!r}; {_HOW_TO}")
-        # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
-        if provider_id is None or all(provider_id != known.id for known in snapshot.providers):
-            return missing
+        provider_id, host = provider_id_of(provider), host_of(base_url)  # the host alone: a URL may hold a key
         names = names_of(model, provider, provider_id)
+        if alias := self._alias_of(provider_id, (model, *names)):
+            names = names_of(alias, provider, provider_id)
+        if card := self._override(provider_id, (model, *names)):
+            return card
+        provider_id = provider_id or provider_id_of_url(base_url)
+        what = f"model {model!r} of provider {provider or host!r}"
+        if provider_id is None:
+            return Unpriced(f"no price for {what}; {_HOW_TO}")
+        names = names_of(alias or model, provider, provider_id)
         if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
             return Unpriced(
-                f"no price for model {model!r} of provider {provider or host!r}: its weights are open, and its host "
-                f"({host or 'not known'}) is not OpenAI's; {_HOW_TO}, or `free = true`"
+                f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
+                f"{_HOW_TO}, or `free = true`"
             )
-        found = _find(snapshot, provider_id, names)
-        if found is None:
-            return missing
-        when = datetime.fromtimestamp(bucket * _BUCKET_S, UTC)
-        return _listed_card(*found, asked_for=model, when=when, service_tier=service_tier)
-
-    def _override(self, provider_id: str | None, model: str, names: tuple[str, ...]) -> RateCard | None:
-        for entry in self._overrides:
-            if entry.matches(provider_id, (model, *names)):
-                card = entry.card
-                limit = card.max_output_tokens or max_output_tokens(names[-1])
-                return replace(card, max_output_tokens=limit)
-        return None
-
-
-def _provider_id_of_url(snapshot: "DataSnapshot", base_url: str | None) -> str | None:
-    if not base_url:
-        return None
-    try:
-        return snapshot.find_provider(None, None, base_url).id
-    except LookupError:
-        return None
-
-
-def _host(base_url: str | None) -> str | None:
-    if not base_url:
-        return None
-    try:
-        return urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname
-    except ValueError:
-        return None
-
-
-def _snapshot() -> "DataSnapshot":
-    # Imported at the first lookup: it takes 130 ms and 27 MB, which a program that makes no call should not pay.
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
-
-    return get_snapshot()
-
-
-def _find(snapshot: "DataSnapshot", provider_id: str, names: tuple[str, ...]) -> "tuple[Provider, ModelInfo] | None":
-    for name in names:
-        try:
-            return snapshot.find_provider_model(name, None, provider_id, None)
-        except LookupError:
-            continue
-    return None
-
-
-def _listed_card(
-    provider: "Provider", model: "ModelInfo", *, asked_for: str, when: datetime, service_tier: str | None
-) -> RateCard | Unpriced:
-    from genai_prices import __version__ as version  # noqa: PLC0415 - loaded by now, see _snapshot
-
-    tier = (service_tier or "").lower()
-    # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
-    own = any(model is listed for listed in provider.models)
-    # genai-prices keeps batches apart from the tiers that a request asks for.
-    kind = "processing" if tier == "batch" else "service_tier"
-    context = {kind: tier} if own and tier not in _STANDARD_TIERS else None
-    prices = {key: _steps(price) for key, price in vars(model.get_prices(when, context)).items() if price is not None}
-    if not prices:
-        return Unpriced(
-            f"genai-prices {version} lists no price for model {asked_for!r} of provider {provider.id!r}; {_HOW_TO}"
+        asked = Asked(
+            provider_id=provider_id,
+            names=names,
+            when=datetime.fromtimestamp(bucket * _BUCKET_S, UTC),
+            service_tier=(service_tier or "").lower(),
+            region=region or region_of(host),
         )
-    return rate_card(
-        prices,
-        provider=provider.id,
-        model=model.id,
-        source=f"genai-prices:{version}",
-        context_window=model.context_window,
-        max_output_tokens=max_output_tokens(asked_for),
-        least_audio_seconds=_LEAST_AUDIO_SECONDS.get((provider.id, model.id), 0),
-    )
+        found = listed_card(asked)
+        if isinstance(found, str):
+            return Unpriced(f"{found} lists no price for {what}; {_HOW_TO}")
+        return found or Unpriced(f"no price for {what}; {_HOW_TO}")
 
+    def _alias_of(self, provider_id: str | None, names: tuple[str, ...]) -> str | None:
+        """What the user calls the model behind a deployment or a profile; a price file may map such names."""
+        mapped = self._overrides if isinstance(self._overrides, _Aliases) else None
+        return mapped.alias_of(provider_id, names) if mapped is not None else None
 
-def _steps(price: Any) -> Steps:
-    if isinstance(price, Decimal):
-        return ((-1, price),)
-    return ((-1, price.base), *((tier.start, tier.price) for tier in price.tiers))
+    def _override(self, provider_id: str | None, names: tuple[str, ...]) -> RateCard | None:
+        for entry in self._overrides:
+            if entry.matches(provider_id, names):
+                card = entry.card
+                return replace(card, max_output_tokens=card.max_output_tokens or limits_of(provider_id, names)[1])
+        return None

@@ -10,9 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from tollspan.ledger._units import BEHIND
+from tollspan.ledger._prices._usage import (
+    DETAIL,
+    INPUT_PARTS,
+    OUTPUT_PARTS,
+    Count,
+    Leaf,
+    contradictions,
+    counts_of,
+    details_in,
+    leaves_of,
+    nearest,
+)
 
 FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
@@ -21,13 +32,6 @@ UNLIMITED_TOKENS = 1 << 62
 
 REQUEST_FEE_KEY = "requests_kcount"
 """Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
-
-DETAIL = ":"
-"""Where the detail begins in a usage key such as `images:1024x1024:high`: these are some of the `images`, no others.
-
-A detail has the price under the same words after its unit's price key (`images_kcount:1024x1024:high`), or under fewer
-of them; without one, it is charged as its unit is.
-"""
 
 # OpenAI lists one output price for its models that give nothing but images (openai.com/api/pricing, "Image tokens").
 _ONLY_IMAGES = re.compile(r"(?:.*/)?gpt-image-")
@@ -38,8 +42,6 @@ _AS_TEXT = {
     "input_mtok": ("input_image_mtok", "input_video_mtok", "input_audio_mtok"),
     "cache_read_mtok": ("cache_image_read_mtok", "cache_audio_read_mtok"),
 }
-
-Count = int | Fraction
 
 Steps = tuple[tuple[int, Decimal], ...]
 """A price in USD and where it begins: `(start, price)` holds for calls of more than `start` input tokens; -1 first."""
@@ -86,28 +88,9 @@ UNITS: Mapping[str, Unit] = {
 }
 PRICE_KEYS = (*(key for unit in UNITS.values() for key in unit.price_keys), REQUEST_FEE_KEY)
 
-# Parts of a total, innermost first, each with the other parts it is counted in as well. Where the parts of a usage sum
-# to more than its total, the later ones are cut: the total is the authority, and the cost is never negative.
-_INPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("tokens_cache_write_1h", ("tokens_cache_write",)),
-    ("tokens_cache_write_5m", ("tokens_cache_write",)),
-    ("tokens_cache_write", ()),
-    ("tokens_audio_cache_read", ("tokens_audio_in", "tokens_cache_read")),
-    ("tokens_image_cache_read", ("tokens_image_in", "tokens_cache_read")),
-    ("tokens_audio_in", ()),
-    ("tokens_image_in", ()),
-    ("tokens_video_in", ()),
-    ("tokens_cache_read", ()),
-)
-_OUTPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("tokens_audio_out", ()),
-    ("tokens_image_out", ()),
-    ("tokens_video_out", ()),
-    ("tokens_reasoning", ()),
-)
-_INPUT_UNITS = ("tokens_in", *(part for part, _ in _INPUT_PARTS))
+_INPUT_UNITS = ("tokens_in", *(part for part, _ in INPUT_PARTS))
 _TEXT_UNITS = tuple(unit for unit in _INPUT_UNITS if unit == "tokens_in" or unit.startswith("tokens_cache"))
-_OUTPUT_UNITS = ("tokens_out", *(part for part, _ in _OUTPUT_PARTS))
+_OUTPUT_UNITS = ("tokens_out", *(part for part, _ in OUTPUT_PARTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +124,10 @@ class CostBound:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Rates in femto-USD per unit of a call with more than `above` input tokens, and the dearest of each direction."""
+    """Rates in femto-USD per unit of a call with more than `above` input tokens.
+
+    `dearest_...` are the dearest of each direction here or in any tier before: what a smaller call may cost as well.
+    """
 
     above: int
     rates: Mapping[str, int]
@@ -154,9 +140,12 @@ class Tier:
 class RateCard:
     """What a model costs at a moment.
 
-    `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>` or `override`.
-    `context_window` and `max_output_tokens` are in tokens, None where they are not known. A tier applies to every token
-    of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google.
+    `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>`,
+    `extras:<date>`, both with a `+`, or `override`. `context_window` and `max_output_tokens` are in tokens, None where
+    they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
+    OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
+    make no difference. `notes` say what of the question could not be answered as it was asked. `detailed` are the units
+    with prices by detail, and `unpaid` those with a rate of 0.
     """
 
     provider: str
@@ -169,6 +158,17 @@ class RateCard:
     listed: Mapping[str, Any] = field(repr=False, hash=False)
     request_fee_femto: int = 0
     least_audio_seconds: int = 0
+    whole_answer_thinks: bool = False
+    service_tier: str | None = None
+    region: str | None = None
+    notes: tuple[str, ...] = ()
+    detailed: frozenset[str] = frozenset()
+    unpaid: frozenset[str] = frozenset()
+
+    @property
+    def by_user(self) -> bool:
+        """Whether the user's own price file gave the price: then it goes before what a provider states."""
+        return self.source.partition(":")[0] == "override"
 
     @property
     def prices_tokens(self) -> bool:
@@ -186,17 +186,19 @@ class RateCard:
         `tokens_in` and `tokens_out` are totals and the other token keys parts of them. A part is charged at its own
         rate and taken out of its total; cache and reasoning tokens without a rate of their own are charged at their
         parent's. Without a total, the parts stand for it. A usage of nothing costs nothing. A detail (see `DETAIL`)
-        that has a rate of its own is taken out of its unit.
+        that has a rate of its own is taken out of its unit. `doubts` says what of a cost is to be taken with care.
         """
         if self.free:
             return 0
         try:
-            counts = _counts(usage)
+            counts = counts_of(usage)
         except (OverflowError, ValueError):
             return Unpriced(f"the usage reported for {self._name()} holds a number that is not finite")
-        details = _details(counts, self.tiers[0].rates)
-        inputs = _leaves(counts, "tokens_in", _INPUT_PARTS, known=usage.get("tokens_in") is not None)
-        outputs = _leaves(counts, "tokens_out", _OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
+        details = details_in(counts, self.tiers[0].rates)
+        inputs = leaves_of(counts, "tokens_in", INPUT_PARTS, known=usage.get("tokens_in") is not None)
+        if self.whole_answer_thinks and counts.get("tokens_reasoning"):
+            counts["tokens_reasoning"] = counts.get("tokens_out", counts["tokens_reasoning"])
+        outputs = leaves_of(counts, "tokens_out", OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
         if self.least_audio_seconds and "audio_seconds" in counts:
             counts["audio_seconds"] = max(counts["audio_seconds"], self.least_audio_seconds)
         rates = self._rates_at(inputs)
@@ -209,6 +211,22 @@ class RateCard:
             femto += rate * count
         return _half_even_nano(femto)
 
+    def doubts(self, usage: Mapping[str, float]) -> tuple[str, ...]:
+        """Say why the cost of a usage may not be what the provider charges; nothing where there is no doubt.
+
+        That is where a service tier or a region has no known price, where a usage contradicts itself, where a detail is
+        charged as any of its unit, and where a list has something cost nothing that nobody says is free.
+        """
+        if self.free:
+            return ()
+        found = [*self.notes, *contradictions(usage)]
+        if self.detailed:
+            found += self._unlisted_details(usage)
+        if self.unpaid and not self.by_user:
+            unpaid = (unit for unit, count in usage.items() if count and unit in self.unpaid)
+            found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
+        return tuple(found)
+
     def bound(self, input_tokens: int, *, choices: int = 1, text_only: bool = False) -> CostBound:
         """Bound the cost of a call with up to so many input tokens, by the output tokens of each of its choices.
 
@@ -217,22 +235,39 @@ class RateCard:
         provider charges by use, such as web searches, are not covered.
         """
         tokens = max(0, input_tokens)
-        reach = [tier for tier in self.tiers if tokens > tier.above]
-        rate = max(tier.dearest_text if text_only else tier.dearest_input for tier in reach)
-        return CostBound(
-            fixed_femto=self.request_fee_femto + rate * tokens,
-            per_output_token_femto=max(tier.dearest_output for tier in reach) * choices,
-        )
+        tier = self._tier_of(tokens)
+        rate = tier.dearest_text if text_only else tier.dearest_input
+        return CostBound(self.request_fee_femto + rate * tokens, tier.dearest_output * choices)
 
     def rates(self) -> dict[str, Any]:
-        """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says."""
-        return dict(self.listed)
+        """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says.
 
-    def _rates_at(self, inputs: list[tuple[str, Count]]) -> Mapping[str, int]:
+        With the service tier and the region that they are of, where they are not those of the list.
+        """
+        where = {"service_tier": self.service_tier, "region": self.region}
+        return {**self.listed, **{name: value for name, value in where.items() if value is not None}}
+
+    def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
+        """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
+        rates = self.tiers[0].rates
+        for unit in self.detailed & usage.keys():
+            told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
+            if not told:
+                yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
+            unlisted = (key for key in told if key not in rates)
+            yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
+
+    def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
             return self.tiers[0].rates
-        total = sum(count for _, count in inputs)
-        return next(tier.rates for tier in reversed(self.tiers) if total > tier.above)
+        return self._tier_of(sum(count for _, count in inputs)).rates
+
+    def _tier_of(self, tokens: Count) -> Tier:
+        """The tier of a call with so many input tokens; most calls are in the first."""
+        tiers = self.tiers
+        if len(tiers) == 1 or tokens <= tiers[1].above:
+            return tiers[0]
+        return next(tier for tier in reversed(tiers) if tokens > tier.above)
 
     def _no_rate(self, unit: str) -> str:
         keys = UNITS[unit].price_keys if unit in UNITS else ()
@@ -243,6 +278,14 @@ class RateCard:
         return f"model {self.model!r} of provider {self.provider!r} ({self.source})"
 
 
+class _More(TypedDict, total=False):
+    least_audio_seconds: int
+    whole_answer_thinks: bool
+    service_tier: str | None
+    region: str | None
+    notes: tuple[str, ...]
+
+
 def rate_card(
     prices: Mapping[str, Steps],
     *,
@@ -251,87 +294,32 @@ def rate_card(
     source: str,
     context_window: int | None = None,
     max_output_tokens: int | None = None,
-    least_audio_seconds: int = 0,
     free: bool = False,
+    **more: Unpack[_More],
 ) -> RateCard:
     """Compile prices in USD, by price key, into a card; keys that no unit of ours has are kept for the record only.
 
-    `free` makes everything cost nothing: for a model that runs on hardware of one's own.
+    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `more` are fields of the card.
     """
     if "output_mtok" in prices and _ONLY_IMAGES.match(model):
         prices = {"output_image_mtok": prices["output_mtok"], **prices}
     if provider == "google":
         prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
-    fee = prices.get(REQUEST_FEE_KEY)
+    fee, tiers = prices.get(REQUEST_FEE_KEY), _tiers(prices)
     return RateCard(
         provider=provider,
         model=model,
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=_tiers(prices),
+        tiers=tiers,
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
-        least_audio_seconds=least_audio_seconds,
+        detailed=frozenset(unit.partition(DETAIL)[0] for unit in tiers[0].rates if DETAIL in unit),
+        unpaid=frozenset(unit for tier in tiers for unit, rate in tier.rates.items() if rate == 0),
+        **more,
     )
-
-
-def _counts(usage: Mapping[str, float]) -> dict[str, Count]:
-    """Pick the positive numbers of the model's own usage; OverflowError or ValueError for one that is not finite."""
-    counts: dict[str, Count] = {}
-    for unit, value in usage.items():
-        if BEHIND in unit:
-            continue
-        if type(value) is int:
-            if value > 0:
-                counts[unit] = value
-        elif isinstance(value, int | float | Decimal):
-            exact = Fraction(value)
-            if exact > 0:
-                counts[unit] = exact.numerator if exact.denominator == 1 else exact
-    return counts
-
-
-def _details(counts: dict[str, Count], rates: Mapping[str, int]) -> list[tuple[str, Count]]:
-    """Take the details out of `counts`, and those with rates of their own out of their units too."""
-    leaves: list[tuple[str, Count]] = []
-    for key in [key for key in counts if DETAIL in key]:
-        count, unit = counts.pop(key), key.partition(DETAIL)[0]
-        priced = key
-        while DETAIL in priced and priced not in rates:
-            priced = priced.rpartition(DETAIL)[0]
-        if DETAIL not in priced or unit not in counts:
-            continue
-        count = min(count, counts[unit])
-        leaves.append((priced, count))
-        if not (left := counts[unit] - count):
-            del counts[unit]
-        else:
-            counts[unit] = left
-    return leaves
-
-
-def _leaves(
-    counts: dict[str, Count], total: str, parts: tuple[tuple[str, tuple[str, ...]], ...], *, known: bool
-) -> list[tuple[str, Count]]:
-    """Take a total and its parts out of `counts`, as (unit, count) pairs that do not overlap."""
-    leaves: list[tuple[str, Count]] = []
-    left = counts.pop(total, 0)
-    for part, wholes in parts:
-        count = counts.pop(part, None)
-        if count is None:
-            continue
-        if known and count > left:
-            count = left
-        for whole in wholes:
-            if whole in counts:
-                counts[whole] = max(0, counts[whole] - count)
-        leaves.append((part, count))
-        left -= count
-    if left > 0:
-        leaves.append((total, left))
-    return leaves
 
 
 def _half_even_nano(femto: Count) -> int:
@@ -341,23 +329,29 @@ def _half_even_nano(femto: Count) -> int:
 
 
 def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
-    starts = sorted({-1, *(start for steps in prices.values() for start, _ in steps)})
-    return tuple(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}) for above in starts)
+    tiers: list[Tier] = []
+    for above in sorted({-1, *(start for steps in prices.values() for start, _ in steps)}):
+        tiers.append(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}, tiers[-1:]))
+    return tuple(tiers)
 
 
 def _price_at(steps: Steps, above: int) -> Decimal:
     return next(price for start, price in reversed(steps) if start <= above)
 
 
-def _tier(above: int, prices: Mapping[str, Decimal]) -> Tier:
+def _tier(above: int, prices: Mapping[str, Decimal], before: list[Tier]) -> Tier:
     rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
     rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
+
+    def dearest(units: tuple[str, ...], known: list[int]) -> int:
+        return max((*known, *(rates[unit] for unit in units if unit in rates)), default=0)
+
     return Tier(
         above=above,
         rates=rates,
-        dearest_input=max((rates[unit] for unit in _INPUT_UNITS if unit in rates), default=0),
-        dearest_text=max((rates[unit] for unit in _TEXT_UNITS if unit in rates), default=0),
-        dearest_output=max((rates[unit] for unit in _OUTPUT_UNITS if unit in rates), default=0),
+        dearest_input=dearest(_INPUT_UNITS, [tier.dearest_input for tier in before]),
+        dearest_text=dearest(_TEXT_UNITS, [tier.dearest_text for tier in before]),
+        dearest_output=dearest(_OUTPUT_UNITS, [tier.dearest_output for tier in before]),
     )
 
 

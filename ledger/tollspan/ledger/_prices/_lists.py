@@ -1,0 +1,178 @@
+"""What the lists of prices say of a model: genai-prices, and the extras where that has nothing.
+
+A model of genai-prices takes from the extras what it does not price there: pieces, service tiers, regions.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from tollspan.ledger._prices._extras import Extra, Extras, extras
+from tollspan.ledger._prices._limits import max_output_tokens
+from tollspan.ledger._prices._rates import RateCard, Steps, rate_card
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, Provider
+
+# What vendors call the tier that their lists are for. Groq: "on_demand"; Anthropic: "standard_only".
+_STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", "standard", "standard_only"})
+# Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
+_LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
+# Alibaba charges all output of an answer that thinks at the price for thinking (Model Studio, "Model pricing": "output,
+# chain of thought and answer").
+_WHOLE_ANSWER_THINKS = frozenset({"dashscope"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which price is asked for: of a model, under any of its names, at a moment, a service tier and in a region."""
+
+    provider_id: str
+    names: tuple[str, ...]
+    when: datetime
+    service_tier: str = ""
+    region: str | None = None
+
+    @property
+    def in_standard_tier(self) -> bool:
+        """Whether the list prices themselves are asked for."""
+        return self.service_tier in _STANDARD_TIERS
+
+
+def snapshot() -> "DataSnapshot":
+    """The list of genai-prices, imported at the first look-up: it takes 130 ms and 27 MB, and some make no call."""
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
+
+    return get_snapshot()
+
+
+def provider_id_of_url(base_url: str | None) -> str | None:
+    """Whose API is at a URL, by genai-prices."""
+    if not base_url:
+        return None
+    try:
+        return snapshot().find_provider(None, None, base_url).id
+    except LookupError:
+        return None
+
+
+def listed_card(asked: Asked) -> RateCard | str | None:
+    """The card of a model; None where no list has it; the name of the list that has it, but no price of it."""
+    known = extras()
+    if (card := _card(asked, known)) is not None:
+        return card
+    for name in dict.fromkeys(known.neighbours(asked.provider_id, asked.names)):
+        card = _card(replace(asked, names=(name,)), known)
+        if isinstance(card, RateCard):
+            return replace(card, notes=(*card.notes, f"not listed under its own name: priced as {name!r}"))
+    return None
+
+
+def limits_of(provider_id: str | None, names: tuple[str, ...]) -> tuple[int | None, int | None]:
+    """The context window and the most output tokens of a model, by any list."""
+    window, output = extras().limits(provider_id or "", names)
+    return window, max_output_tokens(names[-1]) or output
+
+
+def _card(asked: Asked, known: Extras) -> RateCard | str | None:
+    found = _find(asked)
+    extra = known.find(asked.provider_id, asked.names, asked.region)
+    if found is None and extra is None:
+        return None
+    prices, tier_is_known, sources = _listed(*found, asked) if found else ({}, False, [])
+    name = found[1].id if found else extra.name if extra else asked.names[-1]
+    notes: list[str] = []
+    if extra is not None:
+        more, tier_in_extras = _from_extras(extra, asked, prices, tier_is_known=tier_is_known)
+        tier_is_known = tier_is_known or tier_in_extras
+        if more:
+            prices, sources = prices | more, [*sources, f"extras:{known.version}"]
+            notes += [extra.note] if extra.note else []
+    if not prices:
+        return sources[0] if sources else f"extras:{known.version}"
+    if not (asked.in_standard_tier or tier_is_known):
+        notes.append(f"no price of service tier {asked.service_tier!r} is known: priced as standard")
+    factor = known.uplift(asked.provider_id, asked.names, asked.region)
+    window, output = limits_of(asked.provider_id, asked.names)
+    return rate_card(
+        prices if factor is None else _uplifted(prices, factor),
+        provider=found[0].id if found else asked.provider_id,
+        model=name,
+        source="+".join(sources),
+        context_window=max(window or 0, (found[1].context_window if found else None) or 0) or None,
+        max_output_tokens=output,
+        least_audio_seconds=_LEAST_AUDIO_SECONDS.get((asked.provider_id, name), 0),
+        whole_answer_thinks=asked.provider_id in _WHOLE_ANSWER_THINKS,
+        service_tier=asked.service_tier if tier_is_known and not asked.in_standard_tier else None,
+        region=asked.region if factor is not None or (extra is not None and extra.of_region) else None,
+        notes=tuple(notes),
+    )
+
+
+def _find(asked: Asked) -> "tuple[Provider, ModelInfo] | None":
+    # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
+    listed = snapshot()
+    if all(asked.provider_id != provider.id for provider in listed.providers):
+        return None
+    for name in asked.names:
+        try:
+            return listed.find_provider_model(name, None, asked.provider_id, None)
+        except LookupError:
+            continue
+    return None
+
+
+def _listed(provider: "Provider", model: "ModelInfo", asked: Asked) -> tuple[dict[str, Steps], bool, list[str]]:
+    """The prices of genai-prices by key, whether they are those of the tier that is asked for, and their source."""
+    from genai_prices import __version__ as version  # noqa: PLC0415 - loaded by now, see `snapshot`
+
+    # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
+    own = any(model is listed for listed in provider.models)
+    context = dict(_conditions(model, asked.service_tier)) if own else {}
+    prices = vars(model.get_prices(asked.when, context or None))
+    source = f"genai-prices:{version}"
+    return {key: _steps(price) for key, price in prices.items() if price is not None}, bool(context), [source]
+
+
+def _conditions(model: "ModelInfo", tier: str) -> Iterator[tuple[str, str]]:
+    """Under which names genai-prices has a tier: batches are a kind of processing, Anthropic's fast mode is a speed."""
+    for variant in model.price_variants or ():
+        yield from ((name, value) for name, value in variant.when.items() if value == tier)
+
+
+def _from_extras(
+    extra: Extra, asked: Asked, listed: Mapping[str, Steps], *, tier_is_known: bool
+) -> tuple[dict[str, Steps], bool]:
+    """What the extras add to a list, or change in it, and whether the tier is theirs."""
+    regional = extra.of_region
+    more = {key: steps for key, steps in extra.prices.items() if key not in listed or key in regional}
+    if tier_is_known or asked.service_tier not in extra.service_tiers:
+        return more, False
+    base = {**listed, **more}
+    tier = {
+        key: _with_steps(steps, base.get(key, ())) for key, steps in extra.service_tiers[asked.service_tier].items()
+    }
+    return more | tier, True
+
+
+def _with_steps(tier: Steps, listed: Steps) -> Steps:
+    """A tier's price, and the listed ones for larger calls than those it has a price for: they are no lower."""
+    last = tier[-1][0]
+    return (*tier, *((start, usd) for start, usd in listed if start > last))
+
+
+def _uplifted(prices: Mapping[str, Steps], factor: Decimal) -> dict[str, Steps]:
+    """Prices of tokens in a region that costs more; what is billed by the piece costs the same everywhere."""
+    return {
+        key: tuple((start, usd * factor) for start, usd in steps) if key.partition(":")[0].endswith("_mtok") else steps
+        for key, steps in prices.items()
+    }
+
+
+def _steps(price: Any) -> Steps:
+    if isinstance(price, Decimal):
+        return ((-1, price),)
+    return ((-1, price.base), *((tier.start, tier.price) for tier in price.tiers))
