@@ -36,6 +36,7 @@ class _Realtime(Flavour):
 
     __slots__ = ("name", "operation", "vendor")
     path_suffixes: tuple[str, ...] = ()
+    terminal_marks: tuple[bytes, ...] = (b"response.done", b"input_audio_transcription.completed")
     names_model = False
 
     def __init__(self, name: str, vendor: str, operation: str = "chat") -> None:
@@ -61,6 +62,10 @@ class _Realtime(Flavour):
     def stream(self, received: bytes) -> ResponseFacts:
         """See `Reader.stream`: the last event has all that counts."""
         return _facts(next(sse.newest(received, b'"type"'), {}))
+
+    def is_complete(self, tail: bytes) -> bool:
+        """See `Reader.is_complete`."""
+        return _ends(next(sse.newest(tail, b'"type"'), {}))
 
 
 OPENAI_REALTIME = _Realtime("openai.realtime", "openai")

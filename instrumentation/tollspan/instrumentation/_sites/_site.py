@@ -12,8 +12,8 @@ Kind = Literal["call", "async call", "sends", "async sends", "starts"]
 `call`: its arguments are the request, as its `Form` reads it. `sends`: its request, or several of them, are read on the
 wire, when they are sent; by the `__enter__` of a manager, or at a step of the generator that it gives, as well.
 `async` says that it is a coroutine function; what gives an async generator at once `sends`. `starts`: its request is
-sent by a thread of the SDK's, in which no budget of the caller's is known, and from which no refusal would come back. It
-is admitted before that, as the row's `task` reads it.
+sent by a thread of the SDK's, which knows no budget of the caller's, and from which no refusal would come back. It is
+admitted before that, as the row's `task` reads it.
 """
 
 

@@ -1,8 +1,10 @@
 """The websockets of aiohttp."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tollspan.instrumentation._sockets._protocols import talk_to
 from tollspan.instrumentation._sockets._talk import talk_begun, talk_on
@@ -10,6 +12,9 @@ from tollspan.instrumentation._wrappers import Wrapper
 from tollspan.ledger import internal_errors
 
 _MESSAGES, _ENDS = ("TEXT", "BINARY"), ("CLOSE", "CLOSING", "CLOSED")
+
+_receiving: "WeakKeyDictionary[Any, asyncio.Task[Any] | None]" = WeakKeyDictionary()
+"""The task that receives on each websocket: it closes one that the server has closed, and that leaves nothing."""
 
 
 def send_wrapper(_module: ModuleType) -> Wrapper:
@@ -44,7 +49,12 @@ def receive_wrapper(_module: ModuleType) -> Wrapper:
     async def receive(
         wrapped: Callable[..., Awaitable[Any]], socket: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        received = await wrapped(*args, **kwargs)
+        with internal_errors:
+            _receiving[socket] = asyncio.current_task()
+        try:
+            received = await wrapped(*args, **kwargs)
+        finally:
+            _receiving.pop(socket, None)
         with internal_errors:
             if (talk := talk_on(socket)) is not None:
                 kind, data = received.type.name, received.data
@@ -66,7 +76,8 @@ def close_wrapper(_module: ModuleType) -> Wrapper:
         wrapped: Callable[..., Awaitable[Any]], socket: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         with internal_errors:
-            if (talk := talk_on(socket)) is not None and not socket.closed:
+            by_itself = socket in _receiving and _receiving[socket] is asyncio.current_task()
+            if not by_itself and (talk := talk_on(socket)) is not None:
                 talk.ended(None, left=True)
         return await wrapped(*args, **kwargs)
 
