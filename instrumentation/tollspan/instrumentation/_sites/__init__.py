@@ -7,6 +7,7 @@ from tollspan.instrumentation._sites._anthropic import ANTHROPIC
 from tollspan.instrumentation._sites._bedrock import BEDROCK
 from tollspan.instrumentation._sites._cohere import COHERE
 from tollspan.instrumentation._sites._dashscope import DASHSCOPE
+from tollspan.instrumentation._sites._gaps import GAPS, Gap
 from tollspan.instrumentation._sites._google import GOOGLE
 from tollspan.instrumentation._sites._groq import GROQ
 from tollspan.instrumentation._sites._huggingface import HUGGINGFACE
@@ -22,7 +23,7 @@ from tollspan.instrumentation._sites._watsonx import WATSONX
 from tollspan.instrumentation._sites._writer import WRITER
 from tollspan.instrumentation._sites._xai import XAI
 
-__all__ = ["CALL_SITES", "KEYWORDS", "CallSite", "Form", "Keywords", "Kind", "Task"]
+__all__ = ["CALL_SITES", "GAPS", "KEYWORDS", "CallSite", "Form", "Gap", "Keywords", "Kind", "Task"]
 
 CALL_SITES: tuple[CallSite, ...] = (
     *OPENAI,
