@@ -9,7 +9,10 @@ import asyncio
 import base64
 import contextlib
 import gc
+import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +36,8 @@ from dashscope.v2 import Client  # noqa: E402
 from socket_server import CLOSE, DROP, SocketServer  # noqa: E402
 
 from tollspan.budget import BudgetExceeded, UnboundedCost, UnpricedModel, budget, scope  # noqa: E402
-from tollspan.instrumentation import CALL_SITES, uncovered  # noqa: E402
+from tollspan.instrumentation import CALL_SITES, uncovered, uninstrument  # noqa: E402
+from tollspan.ledger import open_ledger  # noqa: E402
 
 INFERENCE, REALTIME = "/api-ws/v1/inference", "/api-ws/v1/realtime"
 SOUND, HEARD = b"\x01\x02" * 300, b"\x00\x01" * 800
@@ -867,3 +871,60 @@ def test_other_websockets_are_left_alone(instrumented):
         assert "run" in plain.recv()
         plain.close()
         assert seen.events == []
+
+
+_LEFT_OPEN = """
+import sys
+from tollspan.instrumentation import instrument
+instrument()
+from dashscope.v2 import Client
+session = Client(api_key="k").audio.realtime.connect(model="qwen", ws_url=sys.argv[1]).connect()
+session.send_event({"type": "response.create"})
+"""
+
+
+def test_a_process_that_ends_with_an_open_session(ledger_path):
+    """It is settled when the process ends, and no hold stays."""
+    with SocketServer(OMNI("silence")) as server:
+        command = [sys.executable, "-W", "ignore", "-c", _LEFT_OPEN, server.url(REALTIME)]
+        subprocess.run(command, check=True, timeout=60)
+    with open_ledger(f"sqlite:///{ledger_path}") as ledger:
+        (found,) = ledger.events
+        assert ledger.open_holds().calls == 0
+    assert (found.event_type, found.status) == ("commit", "cancelled")
+
+
+def test_what_is_open_when_we_are_taken_away(instrumented):
+    """Nobody is going to hear its end, so it is settled then."""
+    with instrumented() as seen, SocketServer(SPEECH("silence")) as server:
+        synthesizer = speaker(server)
+        synthesizer.streaming_call(TEXT)
+        uninstrument()
+        found = settled(seen)
+        synthesizer.close()
+    assert (found.event_type, found.status) == ("commit", "cancelled")
+
+
+def test_what_is_only_put_into_a_conversation_costs_nothing(instrumented):
+    """Nobody has asked for a response: a cancel."""
+    with instrumented() as seen, SocketServer(OMNI()) as server:
+        with Client(api_key="k").audio.realtime.connect(model="qwen", ws_url=server.url(REALTIME)) as session:
+            session.send_event({"type": "conversation.item.create", "item": {"type": "message"}})
+        assert settled(seen).event_type == "cancel"
+
+
+def test_a_connection_that_is_opened_once_more(instrumented):
+    """What was open on it is settled, and what comes then belongs to where it leads now."""
+    import websocket  # noqa: PLC0415 - websocket-client's, only here
+
+    run = {"action": "run-task", "streaming": "duplex"}
+    with instrumented() as seen, SocketServer(SPEECH("silence")) as first, SocketServer(OMNI()) as other:
+        socket = websocket.WebSocket()
+        socket.connect(first.url(INFERENCE))
+        socket.send(json.dumps({"header": run | {"task_id": "t"}, "payload": {"model": COSY, "task": "tts"}}))
+        socket.connect(f"{other.url(REALTIME)}?model=qwen")
+        socket.send(json.dumps({"type": "response.create"}))
+        while json.loads(socket.recv())["type"] != "response.done":
+            pass
+        socket.close()
+        assert [(event.model, event.status) for event in seen.of("commit")] == [(COSY, "cancelled"), ("qwen", "ok")]

@@ -1,10 +1,12 @@
 """OpenAI's SDK over websockets, against the events of its API reference ("Realtime", "Responses: WebSocket mode")."""
 
 import asyncio
+import base64
 import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ pytest.importorskip("aiohttp", reason="aiohttp, by which the server here speaks,
 
 from socket_server import CLOSE, DROP, SocketServer  # noqa: E402
 from websockets.asyncio.client import ClientConnection as AsyncConnection  # noqa: E402
+from websockets.exceptions import ConnectionClosedError  # noqa: E402
 from websockets.sync.client import ClientConnection  # noqa: E402
 
 from tollspan.budget import BudgetExceeded, UnboundedCost, budget  # noqa: E402
@@ -436,6 +439,21 @@ def test_lanes_of_one_connection(instrumented):
             heard(connection)
         assert [event.status for event in seen.of("commit")] == ["ok", "ok"]
         assert {event.usage["tokens_out"] for event in seen.of("commit")} == {87}
+
+
+def test_what_a_lost_response_may_have_cost_goes_by_its_sound(instrumented):
+    """A second of sound is sixty tokens at the most, and not as many as it has bytes."""
+    second = base64.b64encode(bytes(48_000)).decode()
+    server = SocketServer(lambda message: [DROP] if message["type"] == "response.create" else [])
+    with instrumented() as seen, server:
+        with connecting(server) as connection:
+            connection.input_audio_buffer.append(audio=second)
+            connection.response.create()
+            with pytest.raises(ConnectionClosedError):
+                connection.recv()
+        found = settled(seen)
+    assert found.estimated
+    assert 0 < found.cost_est_usd < Decimal("0.1")
 
 
 def test_without_us_again(case, instrumented):

@@ -236,8 +236,11 @@ class Call:
         self._settle(partial(self._conclude_failure, error))
 
     def left(self) -> None:
-        """The process ends, and the stream was not read to its end."""
-        self._stream_ended(None, True)
+        """The process ends, and the stream was not read to its end; or nothing was sent yet, on a websocket."""
+        if self.record.attempts:
+            self._stream_ended(None, True)
+        else:
+            self._settle(partial(self._conclude_failure, None))
 
     def unbilled(self, content: bytes = b"") -> None:
         """The provider has made nothing of it, and bills nothing, on a connection where no HTTP status says so."""

@@ -20,6 +20,10 @@ from tollspan.instrumentation._sockets._talk import Heard, Message, Talk, Unsaid
 from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 256
+# OpenAI counts ten tokens for a second of sound, which has 8,000 bytes or more (G.711; guide "Managing costs"). Qwen
+# counts 25, and takes sound that is compressed to 500 bytes ("Audio understanding").
+_BYTES_PER_TOKEN, _QWEN_BYTES_PER_TOKEN = 800, 20
+_DECODED = 3 / 4
 _SOUND = re.compile(r'"type" ?: ?"(input_audio_buffer\.append|response\.(?:output_)?audio\.delta)"')
 _ASKS = frozenset({"response.create", "input_text_buffer.commit"})
 _SAYS = _ASKS | {
@@ -90,8 +94,8 @@ class _Session(Talk):
 
     def sending(self, message: Message) -> None:
         """See `Talk.sending`."""
-        self._sent += len(message)
         kind, event = _kind_of(message)
+        self._sent += self._tokens(kind, len(message))
         if kind == "session.update":
             self._configure(event.get("session"))
         elif kind in _SAYS and self._turns:
@@ -100,6 +104,13 @@ class _Session(Talk):
             turn.spoken = turn.spoken or kind in _ASKS or kind == "input_text_buffer.append"
             if kind != "conversation.item.create":
                 turn.listen()
+
+    def _tokens(self, kind: str, size: int) -> int:
+        """Bound the tokens of a message: no text has more than bytes, and sound has far fewer."""
+        if kind != "input_audio_buffer.append":
+            return size
+        per_token = _QWEN_BYTES_PER_TOKEN if self._is_qwen else _BYTES_PER_TOKEN
+        return int(size * _DECODED) // per_token + 1
 
     def _configure(self, session: object) -> None:
         if isinstance(session, dict):
@@ -192,7 +203,7 @@ class _Session(Talk):
         return call
 
     def _bound(self, config: Callable[[], InputBound]) -> InputBound:
-        """Bound the input of a response: the configuration, all of the last one, and the bytes of what came since."""
+        """Bound the input of a response: the configuration, all of the last one, and what was said since."""
         tokens, endless = config()
         return tokens + self._held + self._sent, endless
 

@@ -124,6 +124,21 @@ _talks: "WeakKeyDictionary[Any, _Kept | None]" = WeakKeyDictionary()
 """Of each connection on which something was sent; None where that is no protocol known here."""
 
 
+def forget(connection: Any) -> None:
+    """Begin anew with a connection that is opened once more."""
+    if (kept := _talks.pop(connection, None)) is not None:
+        kept.talk.ended(None, left=True)
+
+
+def leave_all() -> None:
+    """Settle what is open: nobody is going to hear its end, because the wires are taken away."""
+    for kept in list(_talks.values()):
+        if kept is not None:
+            with internal_errors:
+                kept.talk.ended(None, left=True)
+    _talks.clear()
+
+
 def talk_on(connection: Any) -> Talk | None:
     """Find the talk of a connection, or None."""
     with internal_errors:

@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tollspan.instrumentation._sockets._protocols import talk_to
-from tollspan.instrumentation._sockets._talk import talk_begun, talk_on
+from tollspan.instrumentation._sockets._talk import forget, talk_begun, talk_on
 from tollspan.instrumentation._urls import parsed_url
 from tollspan.instrumentation._wrappers import Wrapper
 from tollspan.ledger import internal_errors
@@ -24,6 +24,7 @@ def connect_wrapper(_module: ModuleType) -> Wrapper:
 
     def connect(wrapped: Callable[..., Any], socket: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with internal_errors:
+            forget(socket)
             _urls[socket] = str(args[0] if args else kwargs.get("url"))
         return wrapped(*args, **kwargs)
 
