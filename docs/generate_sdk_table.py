@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tollspan.instrumentation import CALL_SITES, CallSite
+from tollspan.instrumentation import CALL_SITES, GAPS, CallSite, Gap
 from tollspan.instrumentation._wires import WIRES
 
 _HERE = Path(__file__).resolve().parent / "reference"
@@ -25,7 +25,8 @@ _HEAD = """# SDKs that are covered
 Made from the table of call sites by `python docs/generate_sdk_table.py`; do not write here. A call by one of these
 methods is admitted by the budgets before it is sent, recorded once, and shown on a span. `tollspan doctor` says what
 holds for the versions that are installed. What comes by another way to an endpoint that tollspan knows is recorded all
-the same, and counted as uncovered; `TOLLSPAN_REFUSE_UNCOVERED=true` has strict budgets refuse it.
+the same, and counted as uncovered; `TOLLSPAN_REFUSE_UNCOVERED=true` has strict budgets refuse it. What is left out has
+[its list](#not-covered-and-why).
 
 "from" is the version from which the method is there. "tests" are those of `tests/sdks` for the method, passed of all,
 with the oldest and with the newest version of the SDK: every method, sync and async, streamed or not, against a local
@@ -37,7 +38,7 @@ def page(sites: Sequence[CallSite], results: Mapping[str, Any]) -> str:
     """The page for a table of call sites and what is known of its tests."""
     parts = [_HEAD, _overview(sites, results)]
     parts += [_section(sdk, [s for s in sites if s.sdk == sdk], results) for sdk in _sdks(sites)]
-    return "\n".join([*parts, _wires()])
+    return "\n".join([*parts, _wires(), _gaps(GAPS)])
 
 
 def merged(known: Mapping[str, Any], age: str, files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -97,8 +98,16 @@ def _tests(site: CallSite, found: Mapping[str, Any]) -> str:
 
 
 def _wires() -> str:
-    lines = ["## HTTP libraries", "", "Each attempt of a call is seen where its library sends it:", ""]
+    head = "Each attempt of a call, and each message of a websocket, is seen where its library sends it:"
+    lines = ["## HTTP and websocket libraries", "", head, ""]
     return "\n".join([*lines, *(f"- `{wire.module}.{wire.name}`" for wire in WIRES)]) + "\n"
+
+
+def _gaps(gaps: Sequence[Gap]) -> str:
+    lines = ["## Not covered, and why", "", "| SDK | surface | extent | why |", "|---|---|---|---|"]
+    return (
+        "\n".join([*lines, *(f"| `{gap.sdk}` | {gap.surface} | {gap.extent} | {gap.reason} |" for gap in gaps)]) + "\n"
+    )
 
 
 def oldest(sites: Iterable[CallSite]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tollspan.instrumentation import CALL_SITES
+from tollspan.instrumentation import CALL_SITES, GAPS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +40,18 @@ def test_every_row_and_its_tests_are_on_the_page(made):
     assert page.count("not run") > len(CALL_SITES)
     for other in CALL_SITES:
         assert f"`{other.module}` `{other.name}`" in page
+
+
+def test_what_is_not_covered_is_on_the_page_with_its_reason(made):
+    """Each gap is a row; what the table covers by the same name is none."""
+    page = made.page(CALL_SITES, {})
+    covered = {(site.sdk, site.name.partition(".")[0]) for site in CALL_SITES}
+    assert len(set(GAPS)) == len(GAPS) > 0
+    for gap in GAPS:
+        assert f"| `{gap.sdk}` | {gap.surface} | {gap.extent} | {gap.reason} |" in page
+        assert gap.reason.endswith(".")
+        named = {(gap.sdk, word) for word in gap.surface.replace(",", " ").split()}
+        assert gap.extent != "not seen" or named.isdisjoint(covered)
 
 
 def test_a_new_run_takes_the_place_of_the_old_one(made):

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tollspan.console import _sdks
 from tollspan.console._cli import cli
-from tollspan.instrumentation import CALL_SITES, INSTALLATION, CallSite, _patching, sdk_version
+from tollspan.instrumentation import CALL_SITES, GAPS, INSTALLATION, CallSite, _patching, sdk_version
 from tollspan.ledger import (
     BudgetDefinition,
     BudgetOverride,
@@ -378,6 +378,17 @@ def test_an_sdk_is_told_with_what_it_does_and_by_which_library(path):
     kinds = {site["kind"] for site in sdks["openai"]["call_sites"]}
     assert {"call", "async call"} <= kinds
     assert "; by httpx" in texts(data, "SDKs")
+
+
+def test_what_is_not_covered_of_an_sdk_is_told_with_its_reason(path):
+    """Each gap of an installed SDK is a finding, and no problem; what is not installed is left out."""
+    status, data = examine(path)
+    told = texts(data, "SDKs")
+    assert status == 0
+    for gap in GAPS:
+        assert (f"{gap.extent}: {gap.sdk}, {gap.surface}. {gap.reason}" in told) == (sdk_version(gap.sdk) is not None)
+    (sdk,) = [sdk for sdk in data["sdks"] if sdk["name"] == "openai"]
+    assert sdk["gaps"] == [dataclasses.asdict(gap) for gap in GAPS if gap.sdk == "openai"] != []
 
 
 def test_a_wire_that_is_not_there_is_a_problem(path, monkeypatch):

@@ -289,6 +289,43 @@ def _in_turn(*replies):
     return lambda _asked: left.pop(0)
 
 
+def _filmed(*, done):
+    """An operation that is fetched: under way, or at its end with two videos, of which it tells no seconds."""
+    name = f"projects/p/locations/l/publishers/google/models/{FILMER}/operations/o1"
+    videos = [{"gcsUri": f"gs://b/{number}.mp4", "mimeType": "video/mp4"} for number in range(2)]
+    kind = "type.googleapis.com/cloud.ai.large_models.vision.GenerateVideoResponse"
+    return Reply({"name": name, **({"done": True, "response": {"@type": kind, "videos": videos}} if done else {})})
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_videos_that_are_fetched_are_counted_once(asynchronous, server, instrumented):
+    """The request tells the seconds, and the operation does not, however often it is fetched: one commit."""
+    server.reply = _in_turn(*(_filmed(done=done) for done in (False, False, True, True)))
+    asked = {"model": FILMER, "prompt": "A river.", "config": {"duration_seconds": 6, "number_of_videos": 2}}
+
+    async def fetched(client):
+        operation = await client.models.generate_videos(**asked)
+        for _ in range(3):
+            operation = await client.operations.get(operation)
+        return operation
+
+    def fetched_at_once(client):
+        operation = client.models.generate_videos(**asked)
+        for _ in range(3):
+            operation = client.operations.get(operation)
+        return operation
+
+    with instrumented() as seen:
+        client = _client(server.url, vertex=True)
+        operation = asyncio.run(fetched(client.aio)) if asynchronous else fetched_at_once(client)
+        assert len(operation.response.generated_videos) == 2
+        found, (span,) = seen.end, seen.spans
+    assert (found.event_type, found.status, found.model) == ("commit", "ok", FILMER)
+    assert dict(found.usage) == {"video_seconds": 12, "video_seconds:720p": 12}
+    assert span.attributes["gen_ai.operation.name"] == "video_generation"
+    assert not uncovered
+
+
 def _plain(make, run):
     """A call of which only the request matters."""
     how = {"client": make, "run": run, "asynchronous": make is not _client}

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tollspan.instrumentation import GAPS, sdk_version
 from tollspan.ledger import (
     SETTINGS,
     Difference,
@@ -229,6 +230,9 @@ def _sdks(sdks: list[Sdk], broken: list[str]) -> Iterator[Finding]:
             yield Finding("SDKs", "problem", text, f"use another version of {sdk.name}, and report this one")
     if missing := [sdk.name for sdk in sdks if sdk.version is None]:
         yield Finding("SDKs", "ok", f"not installed: {', '.join(missing)}")
+    for gap in GAPS:
+        if sdk_version(gap.sdk) is not None:
+            yield Finding("SDKs", "ok", f"{gap.extent}: {gap.sdk}, {gap.surface}. {gap.reason}")
     for method in broken:
         advice = "use another version of that library, and report this one"
         yield Finding("SDKs", "problem", f"{method} is not there to cover: what is sent by it is not seen", advice)
@@ -323,6 +327,7 @@ def _print_json(findings: Sequence[Finding], settings: Settings, sdks: Sequence[
                         {"name": row.name, "kind": row.site.kind, "operation": row.operation, "state": row.state}
                         for row in sdk.rows
                     ],
+                    "gaps": [asdict(gap) for gap in GAPS if gap.sdk == sdk.name],
                 }
                 for sdk in sdks
             ],

@@ -17,7 +17,7 @@ State = Literal["in place", "not yet", "moved", "gone", "unresolved"]
 """`not yet`: the SDK is older than the method. `gone`: newer. `moved`: the method is covered at its newer place."""
 
 _log = logging.getLogger("tollspan.console")
-_MODULES = {"grpcio": "grpc", "boto3": "botocore"}
+_MODULES = {"grpcio": "grpc", "boto3": "botocore", "websocket-client": "websocket"}
 
 
 @dataclass(frozen=True, slots=True)

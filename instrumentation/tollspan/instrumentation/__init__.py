@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ._instrument import instrument, pre_instrument, uninstrument
     from ._instrumentor import TollspanInstrumentor
     from ._patching import INSTALLATION, sdk_version
-    from ._sites import CALL_SITES, CallSite
+    from ._sites import CALL_SITES, GAPS, CallSite, Gap
     from ._wires import uncovered
 else:
     __getattr__, __dir__ = lazy_face(
@@ -17,15 +17,17 @@ else:
             "_instrument": "instrument pre_instrument uninstrument",
             "_instrumentor": "TollspanInstrumentor",
             "_patching": "INSTALLATION sdk_version",
-            "_sites": "CALL_SITES CallSite",
+            "_sites": "CALL_SITES GAPS CallSite Gap",
             "_wires": "uncovered",
         },
     )
 
 __all__ = [
     "CALL_SITES",
+    "GAPS",
     "INSTALLATION",
     "CallSite",
+    "Gap",
     "TollspanInstrumentor",
     "instrument",
     "pre_instrument",

@@ -236,8 +236,23 @@ class Call:
         self._settle(partial(self._conclude_failure, error))
 
     def left(self) -> None:
-        """The process ends, and the stream was not read to its end."""
-        self._stream_ended(None, True)
+        """The process ends, and the stream was not read to its end; or nothing was sent yet, on a websocket."""
+        if self.record.attempts:
+            self._stream_ended(None, True)
+        else:
+            self._settle(partial(self._conclude_failure, None))
+
+    def unbilled(self, content: bytes = b"") -> None:
+        """The provider has made nothing of it, and bills nothing, on a connection where no HTTP status says so."""
+        self._status, self._answered, self._body = None, True, content
+        if self._sink is not None:
+            self._sink.open = False
+        self._settle(partial(self._conclude_failure, None))
+
+    def kept_open(self) -> None:
+        """What ends it is still to be heard; where nobody hears that, the end of the process settles it."""
+        self._line.ledger.writer.start()  # its thread settles what is abandoned
+        opened(self)
 
     def disowned(self) -> None:
         """This is a forked child: its parent settles the call."""
@@ -247,7 +262,11 @@ class Call:
 
     def destroyed(self, error: GeneratorExit) -> None:
         """The coroutine of the SDK's method was thrown away by the garbage collector, in which no lock may be taken."""
-        self._line.ledger.writer.defer(partial(self.failed, error))
+        self.deferred(partial(self.failed, error))
+
+    def deferred(self, settle: Callable[[], None]) -> None:
+        """Have the writer's thread settle it: the garbage collector has found that nobody else will."""
+        self._line.ledger.writer.defer(settle)
 
     # ---- inside
 

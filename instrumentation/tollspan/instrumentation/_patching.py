@@ -17,6 +17,7 @@ import wrapt
 from tollspan.ledger import internal_errors
 
 from ._sites import CALL_SITES, CallSite
+from ._sockets._talk import leave_all
 from ._watch import WATCH
 from ._wires import WIRES, Wire
 from ._wrappers import Wrapper, wrapper_for
@@ -67,13 +68,14 @@ class Installation:
                 self._arm(name)
 
     def remove(self) -> None:
-        """Put back every original, newest first. Calls in progress end as they began."""
+        """Put back every original, newest first. Calls in progress end as they began; on websockets, now."""
         with self._lock:
             self.active = False
             for patch in reversed(self._patches):
                 patch.undo()
             self._patches.clear()
             self.state.clear()
+            leave_all()
 
     def _arm(self, name: str) -> None:
         """An import hook cannot be taken back, so there is one for each module, and it looks whether we are active."""

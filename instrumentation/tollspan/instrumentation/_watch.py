@@ -42,7 +42,9 @@ PACKAGES = frozenset(
         "requests",
         "together",
         "voyageai",
+        "websocket",
         "websockets.asyncio",
+        "websockets.sync",
         "writerai",
         "xai_sdk",
     }

@@ -14,14 +14,22 @@ from tollspan.ledger import internal_errors
 from ._call import Call, Expected, current
 from ._readers import Reader
 from ._refusals import AttemptRefused
-from ._sites import CallSite
+from ._sites import CallSite, Task
+from ._sockets._ahead import is_ahead, leave, settled_unless_taken
+from ._urls import parsed_url
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def wrapper_for(site: CallSite) -> Wrapper:
     """The wrapper of a call site, for wrapt."""
-    makers = {"call": _call, "async call": _async_call, "sends": _sends, "async sends": _async_sends}
+    makers = {
+        "call": _call,
+        "async call": _async_call,
+        "sends": _sends,
+        "async sends": _async_sends,
+        "starts": _starts,
+    }
     return makers[site.kind](site)
 
 
@@ -152,6 +160,43 @@ def _async_sends(site: CallSite) -> Wrapper:
         return _sent(expected, result)
 
     return wrapper
+
+
+def _starts(site: CallSite) -> Wrapper:
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        task = _task_of(site, instance)
+        if task is None:
+            return wrapped(*args, **kwargs)
+        if task.runs == "in steps":
+            return _run_in_steps(site, task, wrapped(*args, **kwargs))
+        _admit_ahead(site, task)
+        with settled_unless_taken(task.id, by_thread=task.runs == "in a thread"):
+            return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def _task_of(site: CallSite, instance: Any) -> Task | None:
+    with internal_errors:
+        return site.task(instance) if site.task is not None else None
+    return None
+
+
+def _run_in_steps(site: CallSite, task: Task, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The same generator, whose first step asks the budgets."""
+    _admit_ahead(site, task)
+    with settled_unless_taken(task.id):
+        return (yield from steps)
+
+
+def _admit_ahead(site: CallSite, task: Task) -> None:
+    """Ask the budgets about a task, and leave its call for the wire; unless a method above has done that. May raise."""
+    if site.reader is None or is_ahead(task.id):
+        return
+    call = open_call(site.reader, parsed_url(task.url), task.payload, "", vendor=site.vendor, changeable=False)
+    if call is not None:
+        call.admit()
+        leave(task.id, call)
 
 
 def _sent(expected: Expected, result: Any) -> Any:

@@ -1,7 +1,7 @@
 """Google's google-genai, with an API key and on Vertex AI.
 
 Chats, automatic function calling and automatic continuation send through the two private methods: what they run of the
-caller's in between is no part of a call. Live sessions are in `_live`.
+caller's in between is no part of a call. Live sessions are seen at their websocket: see `_sockets`.
 """
 
 from collections.abc import Iterator

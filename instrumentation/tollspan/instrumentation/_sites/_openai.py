@@ -1,10 +1,10 @@
 """OpenAI's SDK, also as the client of Azure and of the many servers compatible with OpenAI.
 
 Its `.stream()` and `.create_and_poll()` helpers, and its raw and streaming responses, send through the methods here.
-What it sends over WebSockets and WebRTC (`realtime`, `live`, `responses.connect`) has no request for each answer, and
-is not covered.
+Its websockets are seen on the wire (`_sockets`); what is not covered says `_uncovered`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tollspan.instrumentation._readers import (
@@ -28,6 +28,15 @@ _AUDIO = "openai.resources.audio"
 _VIDEOS = "openai.resources.videos"
 _COMPACT = Keywords("/responses/compact")
 _DECISIONS = Keywords("/decisions")
+_REALTIME = "openai.resources.realtime.realtime"
+_REALTIME_BETA = "openai.resources.beta.realtime.realtime"
+
+
+def _connection(since: str, module: str, name: str) -> Iterator[CallSite]:
+    """A connection by websocket, and its twin of asyncio: each message that it sends passes one method."""
+    yield CallSite("openai", since, module, f"{name}.send", "sends")
+    yield CallSite("openai", since, module, f"Async{name}.send", "async sends")
+
 
 OPENAI: tuple[CallSite, ...] = (
     *both("openai", "1.66", _CHAT, "Completions.create", OPENAI_CHAT),
@@ -54,4 +63,7 @@ OPENAI: tuple[CallSite, ...] = (
     *both("openai", "1.66", "openai.resources.moderations", "Moderations.create", OPENAI_MODERATION),
     *both("openai", "2.6", "openai.resources.responses.input_tokens", "InputTokens.count", OPENAI_COUNT),
     *both("openai", "2.50", "openai.resources.beta.responses.input_tokens", "InputTokens.count", OPENAI_COUNT),
+    *_connection("1.107", _REALTIME, "RealtimeConnection"),
+    *_connection("1.66", _REALTIME_BETA, "RealtimeConnection"),
+    *_connection("2.24", _RESPONSES, "ResponsesConnection"),
 )

@@ -1,17 +1,19 @@
 """What a row of the table of call sites is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tollspan.instrumentation._readers import Reader
 
-Kind = Literal["call", "async call", "sends", "async sends"]
+Kind = Literal["call", "async call", "sends", "async sends", "starts"]
 """How a method comes to its request.
 
 `call`: its arguments are the request, as its `Form` reads it. `sends`: its request, or several of them, are read on the
 wire, when they are sent; by the `__enter__` of a manager, or at a step of the generator that it gives, as well.
-`async` says that it is a coroutine function; what gives an async generator at once `sends`.
+`async` says that it is a coroutine function; what gives an async generator at once `sends`. `starts`: its request is
+sent by a thread of the SDK's, which knows no budget of the caller's, and from which no refusal would come back. It is
+admitted before that, as the row's `task` reads it.
 """
 
 
@@ -68,11 +70,25 @@ class Keywords:
 KEYWORDS = Keywords()
 
 
+class Task(NamedTuple):
+    """A task on a websocket that a method is about to start.
+
+    `payload` is its request, perhaps without its input. `runs` tells whether the method runs it whole, gives a
+    generator that runs it, or leaves it to a thread.
+    """
+
+    id: str
+    url: str
+    payload: Mapping[str, Any]
+    runs: Literal["whole", "in steps", "in a thread"]
+
+
 @dataclass(frozen=True, slots=True)
 class CallSite:
     """One method of one SDK. `since` is the SDK's version from which it must be there, to the best of our knowledge.
 
-    `sdk` is the distribution's name. `until` is the version from which it is there no more, where that is known.
+    `sdk` is the distribution's name. `task` is only for what `starts`: it finds the task in the object whose method is
+    called, or None where it starts none. `until` is the version from which it is there no more, where that is known.
     `reader` is only needed by a `call`, or where the path on the wire does not tell the flavour. `vendor` is whom an
     unknown host is taken for, in OpenTelemetry's spelling; None where that is the one whose flavour it speaks.
     """
@@ -86,6 +102,7 @@ class CallSite:
     form: Form = KEYWORDS
     vendor: str | None = None
     until: str | None = None
+    task: Callable[[Any], Task | None] | None = None
 
 
 def both(  # noqa: PLR0917 - a row has its columns

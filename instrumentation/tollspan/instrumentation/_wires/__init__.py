@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from tollspan.instrumentation._live import close_wrapper, receive_wrapper
-from tollspan.instrumentation._live import send_wrapper as live_send_wrapper
+from tollspan.instrumentation._wires import _aiohttp_sockets, _websocket_client, _websockets
 from tollspan.instrumentation._wires._aiohttp import leave_wrapper, request_wrapper
 from tollspan.instrumentation._wires._botocore import http_session_send_wrapper
 from tollspan.instrumentation._wires._exchange import uncovered
@@ -48,7 +47,19 @@ WIRES = (
     Wire("xai_sdk.interceptors", "TimeoutInterceptor.intercept_unary_stream", stream_wrapper),
     Wire("xai_sdk.interceptors", "UnaryUnaryTimeoutAioInterceptor.intercept_unary_unary", async_unary_wrapper),
     Wire("xai_sdk.interceptors", "UnaryStreamTimeoutAioInterceptor.intercept_unary_stream", async_stream_wrapper),
-    Wire("websockets.asyncio.client", "ClientConnection.send", live_send_wrapper),
-    Wire("websockets.asyncio.client", "ClientConnection.recv", receive_wrapper),
-    Wire("websockets.asyncio.client", "ClientConnection.close", close_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.send", _websockets.async_send_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.recv", _websockets.async_receive_wrapper),
+    Wire("websockets.asyncio.client", "ClientConnection.close", _websockets.async_close_wrapper),
+    Wire("websockets.sync.client", "ClientConnection.send", _websockets.send_wrapper),
+    Wire("websockets.sync.client", "ClientConnection.recv", _websockets.receive_wrapper),
+    Wire("websockets.sync.client", "ClientConnection.close", _websockets.close_wrapper),
+    Wire("websocket._core", "WebSocket.connect", _websocket_client.connect_wrapper),
+    Wire("websocket._core", "WebSocket.send", _websocket_client.send_wrapper),
+    Wire("websocket._core", "WebSocket.recv_data_frame", _websocket_client.receive_wrapper),
+    Wire("websocket._core", "WebSocket.close", _websocket_client.close_wrapper),
+    Wire("websocket._core", "WebSocket.shutdown", _websocket_client.close_wrapper),
+    Wire("aiohttp.client_ws", "ClientWebSocketResponse.send_str", _aiohttp_sockets.send_wrapper),
+    Wire("aiohttp.client_ws", "ClientWebSocketResponse.send_bytes", _aiohttp_sockets.send_wrapper),
+    Wire("aiohttp.client_ws", "ClientWebSocketResponse.receive", _aiohttp_sockets.receive_wrapper),
+    Wire("aiohttp.client_ws", "ClientWebSocketResponse.close", _aiohttp_sockets.close_wrapper),
 )

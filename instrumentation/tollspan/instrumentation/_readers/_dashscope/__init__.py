@@ -265,9 +265,10 @@ def _heard(body: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+GENERATION = _Generation()
 _TASKS = _Tasks()
 DASHSCOPE: tuple[Reader, ...] = (
-    _Generation(),
+    GENERATION,
     _Application(),
     _Decision(),
     _Embeddings(),

@@ -65,7 +65,7 @@ def of_stream(received: bytes) -> ResponseFacts:
     facts.finish_reasons = reasons
     facts.complete = ended
     if ended:
-        _take_usage(facts, usage)
+        take_usage(facts, usage)
     elif _REFUSED.match(stream):
         facts.complete, facts.cost_usd = True, _NOTHING
     else:
@@ -112,7 +112,7 @@ def _facts(answer: Mapping[str, Any]) -> ResponseFacts:
         response_id=sse.text(sse.at(output, "task_id")) or sse.text(answer.get("request_id")),
         finish_reasons=tuple(_reasons(answer).values()),
     )
-    _take_usage(facts, answer.get("usage"))
+    take_usage(facts, answer.get("usage"))
     facts.error_type, facts.error_message = sse.failure(_error(answer))
     return facts
 
@@ -209,7 +209,8 @@ def _visible(event: Mapping[str, Any]) -> int:
 # ---- usage
 
 
-def _take_usage(facts: ResponseFacts, raw: object) -> None:
+def take_usage(facts: ResponseFacts, raw: object) -> None:
+    """Take the usage of an answer, where it tells any."""
     if not isinstance(raw, dict):
         return
     models = raw.get("models")
