@@ -17,7 +17,8 @@ class CallIntent:
     """A call that asks for admission. Token counts are upper bounds for one attempt.
 
     `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
-    `units` are those besides text tokens that the call uses. `uncovered` tells that it came by no covered method.
+    `units` are those besides text tokens that the call uses; `text_only` tells that no input is priced apart from text.
+    `uncovered` tells that it came by no covered method.
     `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
     intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
     output tokens that the ledger's history bounds such calls by, or None; it must give the same each time, or a call
@@ -31,6 +32,7 @@ class CallIntent:
     unbounded: str | None = None
     uncovered: bool = False
     units: tuple[str, ...] = ()
+    text_only: bool = False
     clampable: bool = True
     of_model: "Callable[[str], CallIntent] | None" = None
     learned: Callable[[], int | None] = lambda: None
@@ -87,7 +89,7 @@ def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings:
         return fixed
     missing = _missing_price(intent)
     if missing is None and isinstance(intent.price, RateCard):
-        return intent.price.bound(_input(intent), choices=intent.choices)
+        return intent.price.bound(_input(intent), choices=intent.choices, text_only=intent.text_only)
     if in_usd and fixed is None:
         raise UnpricedModel(
             f"a strict budget in USD matches this call, and there is {missing}; or set TOLLSPAN_HOLD_USD to what a "

@@ -264,6 +264,7 @@ class Call:
             unbounded=facts.unbounded,
             uncovered=self.record.category == "uncovered",
             units=facts.find_units(),
+            text_only=facts.is_text(),
             clampable=clampable,
             of_model=self._intent_of_model if clampable and self.reader.names_model else None,
             learned=cache(partial(self._learned, facts.model)),
