@@ -60,12 +60,14 @@ class Call:
     `asked` is the body of its latest attempt, only kept while content is captured.
     `changeable` tells whether its request can still be changed. `sending` is the wire that has its attempt now: what
     passes another wire below that one, as where httpx sends by means of aiohttp, is the same attempt.
+    `unadmitted` says that the budgets are only asked when its request is seen on the wire. `on_wire` says that what
+    they want changed in it is changed there, at each attempt.
     """
 
     __slots__ = (
         "_answered", "_began", "_body", "_counted", "_error", "_headers", "_json_error", "_line",
         "_origin", "_settled", "_sink", "_status", "admission", "asked", "changeable", "facts", "hide", "in_force",
-        "reader", "record", "sending", "span", "waits",
+        "on_wire", "reader", "record", "sending", "span", "unadmitted", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +85,7 @@ class Call:
         self.waits: Waits | None = None
         self._headers: Mapping[str, str] = {}
         self._settled = self._answered = self._json_error = self.hide = self.in_force = False
+        self.on_wire = self.unadmitted = False
         self.sending: object = None
         self.admission = _ADMITTED
         self.record = CallRecord(
@@ -101,6 +104,20 @@ class Call:
         self._counted = coverage.opened(self.record)
 
     # ---- before the request
+
+    @property
+    def host(self) -> str:
+        """The host that it goes to."""
+        return self._origin.host
+
+    def admitted_on_wire(self) -> bool:
+        """Whether it is to be admitted now that its request is on the wire: once, and only where it has waited."""
+        was, self.unadmitted = self.unadmitted, False
+        return was
+
+    def noted_count(self, tokens: int) -> None:
+        """The provider has counted its input."""
+        self.span.set_attribute(sc.COUNTED_TOKENS, tokens)
 
     def admit(self, *, attempt: int = 0) -> None:
         """Ask the budgets. Raises CallRefused."""

@@ -48,6 +48,20 @@ _PLAIN = frozenset({bool, dict, float, int, list, str, type(None)})
 _TRANSPORT = frozenset({"betas", "extra_body", "extra_headers", "extra_query", "timeout"})
 _NAME_CHARS = 64
 
+# What has no bound here because nobody but the provider sees how large it is: the provider's own count does.
+SEEN_BY_COUNTING = frozenset(
+    {
+        "document by URL",
+        "file by URI",
+        "file by URL",
+        "file held by the server",
+        "image by URL",
+        "image held by the server",
+        "item held by the server",
+        "reasoning held by the server",
+    }
+)
+
 Measured = tuple[int, str | None, Sequence[object]]
 """Tokens, why they are no bound (or None), and the values inside that are still to be walked."""
 MediaReader = Callable[[Mapping[str, Any], str], Measured | None]
@@ -175,7 +189,8 @@ def walk(root: object, media: Mapping[str, MediaReader], model: str) -> tuple[in
         else:
             found = (_SCALAR, None, value) if type(value) is list else _measured(value)
         total += found[0]
-        unbounded = unbounded or found[1]
+        if unbounded is None or unbounded in SEEN_BY_COUNTING:  # the graver reason stays
+            unbounded = found[1] or unbounded
         stack.extend(found[2])
         if len(stack) > _MAX_NODES:
             break

@@ -76,6 +76,9 @@ class _Aiohttp:
         kwargs |= {"data": body, "headers": [*headers, ("Content-Type", "application/json")]}
         return _Asked(request.method, request.target, request.url, kwargs)
 
+    def sibling(self, request: _Asked, path: str, body: bytes, timeout_s: float) -> None:
+        """See `Library.sibling`: there is none."""
+
     def status(self, response: Any) -> int:
         """See `Library.status`."""
         return int(response.status)

@@ -32,6 +32,13 @@ class Library(Protocol):
         """The request with another body, of JSON."""
         ...
 
+    def sibling(self, request: Any, path: str, body: bytes, timeout_s: float) -> Any | None:
+        """A POST like this one, with the same credentials, to another path; None where none can be made here.
+
+        It is given up where connecting, sending or receiving stands still for so many seconds.
+        """
+        ...
+
     def status(self, response: Any) -> int:
         """The HTTP status."""
         ...
