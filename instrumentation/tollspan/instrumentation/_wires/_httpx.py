@@ -9,13 +9,9 @@ from urllib.parse import quote
 from tollspan.instrumentation._drain import drainable
 from tollspan.instrumentation._tap import AsyncTap, HideUsage, Sink, Tap, tap_class
 from tollspan.instrumentation._wires._exchange import aexchange, exchange
-from tollspan.instrumentation._wires._library import is_signed
+from tollspan.instrumentation._wires._library import OF_ONE_REQUEST, is_signed
 from tollspan.instrumentation._wrappers import Wrapper
 
-# What a request says of itself alone; its credentials and its version of the API hold for another one, too.
-_OF_THE_REQUEST = frozenset(
-    {"accept", "content-encoding", "content-length", "content-type", "idempotency-key", "transfer-encoding"}
-)
 _IN_PATHS = "/:@!$&'()*+,;=~%"
 
 
@@ -56,7 +52,7 @@ class _Httpx:
             return None
         query = "&".join(part for part in request.url.query.decode("ascii").split("&") if part and part != "alt=sse")
         target = f"{quote(path, safe=_IN_PATHS)}?{query}" if query else quote(path, safe=_IN_PATHS)
-        headers = [(k, v) for k, v in request.headers.multi_items() if k not in _OF_THE_REQUEST]
+        headers = [(k, v) for k, v in request.headers.multi_items() if k not in OF_ONE_REQUEST]
         return self._library.Request(
             "POST",
             request.url.copy_with(raw_path=target.encode("ascii")),

@@ -5,6 +5,11 @@ from typing import Any, Protocol
 
 from tollspan.instrumentation._tap import HideUsage, Sink
 
+# What a request says of itself alone; its credentials and its version of the API hold for another one, too.
+OF_ONE_REQUEST = frozenset(
+    {"accept", "content-encoding", "content-length", "content-type", "idempotency-key", "transfer-encoding"}
+)
+
 
 class Library(Protocol):
     """What there is to know of an HTTP library's requests and answers."""
