@@ -106,6 +106,8 @@ def _bound(intent: CallIntent, price: RateCard) -> Cost:
     if not isinstance(intent.later, RateCard):
         return bound
     later = intent.later.bound(tokens, choices=choices, text_only=text_only)
+    if later == bound:
+        return bound
     return replace(
         bound,
         fixed_femto=max(bound.fixed_femto, later.fixed_femto),

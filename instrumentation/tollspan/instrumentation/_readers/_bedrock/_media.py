@@ -3,6 +3,7 @@
 Converse and the native format of Nova have blocks without a `type`: `{"image": {"format": .., "source": ..}}`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,14 @@ from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._anthropic import _messages as claude
 from tollspan.instrumentation._readers._documents import DOCUMENT_TOKENS, document_tokens, zipped_tokens
 from tollspan.instrumentation._readers._facts import InputBound
-from tollspan.instrumentation._readers._inline import pixels
+from tollspan.instrumentation._readers._inline import movie_seconds, pixels
 
 # Nova's guide "Image understanding": about one token for each 650 pixels, once the shorter side has at least 896 and
 # the sides one of the ratios up to 1:9. Other vendors cap an image at 5,000 tokens or make fewer of its pixels.
 _IMAGE_TOKENS = 5_000
 _SHORTER_SIDE, _WIDEST, _PIXELS_PER_TOKEN = 896, 9, 600
-# Nova's guide "Video understanding": at most 960 frames, of at most 288 tokens each.
-_NOVA_VIDEO_TOKENS = 960 * 288
+# Nova's guide "Video understanding": a frame each second, but at most 960, of at most 288 tokens each.
+_NOVA_FRAMES, _NOVA_FRAME_TOKENS = 960, 288
 # Measured: with tools, Nova 2 counts up to 850 hidden tokens.
 _TOOL_TOKENS = 1_024
 # Voxtral makes 12.5 tokens of a second of sound (Mistral's model card).
@@ -113,8 +114,10 @@ def _read_document(part: Mapping[str, Any], model: str) -> bounds.Measured | Non
 
 
 def _read_video(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
-    _, _, rest = _block(part, "video")
-    return _NOVA_VIDEO_TOKENS, None if "nova" in model else "video", rest
+    _, source, rest = _block(part, "video")
+    seconds = movie_seconds(source.get("bytes"))
+    frames = _NOVA_FRAMES if seconds is None else min(math.ceil(seconds) + 1, _NOVA_FRAMES)
+    return frames * _NOVA_FRAME_TOKENS, None if "nova" in model else "video", rest
 
 
 def _read_audio(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
