@@ -1,6 +1,7 @@
 """How much a call holds: its own maximum or a bound, and never a silent nothing where nobody knows."""
 
 import time
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -14,6 +15,9 @@ from tollspan.ledger import BudgetDefinition, PriceBook, Unpriced, Window, load_
 USD = 1_000_000_000
 PRICES = PriceBook()
 SETTINGS = load_settings(environ={"HOME": "/"})
+# DeepSeek's prices of 2026 double from 01:00 to 04:00 UTC.
+OFF_PEAK = datetime(2026, 11, 21, 0, 30, tzinfo=UTC).timestamp()
+PEAK = OFF_PEAK + 3_600
 UNKNOWN = Unpriced("no price for model 'x'; give one in the file named by TOLLSPAN_PRICES")
 
 
@@ -153,3 +157,21 @@ def test_told_what_to_hold_strict_holds_that(fields, asked):
     assert needs.amount("USD", needs.wanted_output) == 250_000_001
     assert needs.affordable("USD", 250_000_001) >= needs.wanted_output
     assert needs.affordable("USD", 250_000_000) < 0
+
+
+def test_a_price_that_rises_during_the_call_is_held():
+    """Input and output are each held at the dearer of the prices between the call's start and its end."""
+    early, late = (PRICES.resolve(provider="deepseek", model="deepseek-v4-pro", at=at) for at in (OFF_PEAK, PEAK))
+    for price, later in ((early, late), (late, early), (late, late)):
+        needs = demand(intent(price=price, later=later, max_output_tokens=1_000), [limit()], SETTINGS)
+        assert needs.cost.nano(1_000) == late.bound(100).nano(1_000) > early.bound(100).nano(1_000)
+    unknown = demand(intent(price=early, later=UNKNOWN, max_output_tokens=1_000), [limit()], SETTINGS)
+    assert unknown.cost.nano(1_000) == early.bound(100).nano(1_000)
+
+
+def test_text_is_held_at_the_rates_of_text():
+    """A model that reads sound at a higher price is held at the price of text where it gets nothing else."""
+    price = card("gemini-2.5-flash", "google")
+    held = [demand(intent(price=price, text_only=only), [limit()], SETTINGS).cost.nano(0) for only in (True, False)]
+    assert held == [price.bound(100, text_only=True).nano(0), price.bound(100).nano(0)]
+    assert held[0] < held[1]

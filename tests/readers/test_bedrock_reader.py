@@ -340,6 +340,12 @@ def blocks(*content, model=CONVERSE, **more):
     return BEDROCK_CONVERSE.request({"messages": [{"role": "user", "content": list(content)}], **more}, model)
 
 
+# The header of an MP4 film of 60 seconds.
+MINUTE = (
+    b"\0\0\0\x6cmoov\0\0\0\x6cmvhd" + bytes(12) + (1_000).to_bytes(4, "big") + (60_000).to_bytes(4, "big") + bytes(80)
+)
+
+
 @pytest.mark.parametrize("data", [PNG, b64encode(PNG).decode()], ids=["bytes", "base64"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_an_image_counts_what_its_pixels_do(data, nested):
@@ -380,6 +386,7 @@ def test_media_with_a_bound():
         ({"document": {"format": "docx"}}, packed.getvalue(), 300_000, 310_000),
         ({"audio": {"format": "mp3"}}, bytes(80_000), 1_000, 3_000),
         ({"video": {"format": "mp4"}}, bytes(1_000_000), 276_480, 280_000),
+        ({"video": {"format": "mp4"}}, MINUTE, 60 * 288, 62 * 288 + 500),
     ):
         ((name, block),) = kind.items()
         for data in (source, b64encode(source).decode()):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tollspan.instrumentation._readers import READERS
 from tollspan.instrumentation._readers import _bounds as bounds
+from tollspan.instrumentation._readers import _inline as inline
 
 CHAT, RESPONSES, MESSAGES = READERS[:3]
 
@@ -211,15 +212,15 @@ def test_placed_changes_stand_where_they_count():
 def test_image_sizes_are_read_from_headers(make, size):
     """Width and height come from the header, with or without a data URL around the base64."""
     data = make(*size)
-    assert bounds.pixels(data_url(data)) == size
-    assert bounds.pixels(base64.b64encode(data).decode()) == size
+    assert inline.pixels(data_url(data)) == size
+    assert inline.pixels(base64.b64encode(data).decode()) == size
 
 
 @given(st.binary(max_size=200))
 def test_damaged_headers_are_harmless(junk):
     """A header cut or damaged anywhere gives a size or None."""
     for start in (b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"GIF89a"):
-        size = bounds.pixels(base64.b64encode(start + junk).decode())
+        size = inline.pixels(base64.b64encode(start + junk).decode())
         assert size is None or len(size) == 2
 
 

@@ -276,25 +276,67 @@ def _movie(seconds):
     )
 
 
+OLD = "gemini-2.5-flash"
+NEW = "gemini-3-flash-preview"
+TUNED = "my-endpoint"
+
+
 @pytest.mark.parametrize(
-    ("media", "billed", "most"),
+    ("media", "model", "billed", "most"),
     [
-        (part(_png(3008, 2000), "image/png"), 13 * 258, 6_000),
-        (part(_jpeg(3008, 2000), "image/jpeg"), 13 * 258, 6_000),
-        (part(_png(8, 8), "image/png"), 1_120, 6_000),
-        (part(bytes(1_000_000), "image/heic"), 24 * 258, 150_000),
-        (part(bytes(54_000), "audio/mpeg"), 214, 10_000),
-        (part(_movie(60), "video/mp4"), 60 * 290, 40_000),
-        (part(_movie(60), "video/mp4", videoMetadata={"fps": 2}), 60 * 290 * 2, 80_000),
-        (part(bytes(800_000), "video/webm"), 3_284, 1_000_000),
-        (part(bytes(13_000), "application/pdf"), 5 * 1_120, 40_000),
+        (part(_png(3008, 2000), "image/png"), OLD, 13 * 258, 3_700),
+        (part(_jpeg(3008, 2000), "image/jpeg"), OLD, 13 * 258, 3_700),
+        (part(_png(540, 360), "image/png"), OLD, 1_806, 2_100),
+        (part(_png(384, 384), "image/png"), OLD, 258, 600),
+        (part(_png(385, 384), "image/png"), OLD, 258 * 2, 1_700),
+        (part(_png(8, 8), "image/png", mediaResolution={"level": "MEDIA_RESOLUTION_HIGH"}), OLD, 2_304, 2_600),
+        (part(bytes(1_000_000), "image/heic"), OLD, 24 * 258, 150_000),
+        (part(bytes(1_000_000), "image/heic"), NEW, 1_120, 1_500),
+        (part(_png(3008, 2000), "image/png"), NEW, 1_120, 1_500),
+        (part(_png(8, 8), "image/png"), NEW, 1_120, 1_500),
+        (part(_png(8, 8), "image/png", mediaResolution={"level": "MEDIA_RESOLUTION_LOW"}), NEW, 280, 700),
+        (part(_png(8, 8), "image/png", media_resolution={"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}), NEW, 2_240, 2_700),
+        (part(_png(3008, 2000), "image/png"), TUNED, 13 * 258, 3_700),
+        (part(_png(8, 8), "image/png"), TUNED, 1_120, 1_500),
+        (part(b"ID3" + bytes(54_000), "audio/mpeg"), NEW, 214, 2_300),
+        (part(bytes(54_000), "audio/aac"), NEW, 214, 4_500),
+        (part(_movie(60), "video/mp4"), OLD, 60 * 290, 60 * 300 + 1_200),
+        (part(_movie(60), "video/mp4"), NEW, 60 * 102, 60 * 125 + 1_200),
+        (part(_movie(60), "video/mp4", videoMetadata={"fps": 2}), OLD, 60 * 258 * 2, 60 * 560 + 1_700),
+        (
+            part(_movie(60), "video/mp4", mediaResolution={"level": "MEDIA_RESOLUTION_HIGH"}),
+            NEW,
+            60 * 312,
+            60 * 330 + 1_200,
+        ),
+        (part(bytes(800_000), "video/webm"), OLD, 3_284, 700_000),
+        (part(bytes(13_000), "application/pdf"), NEW, 5 * 1_120, 22_000),
+        (part(b"plain text, " * 1_000, "text/plain"), NEW, 3_000, 12_400),
     ],
-    ids=["tiles", "url-safe base64", "small", "size unknown", "sound", "minute", "two frames", "length unknown", "pdf"],
 )
-def test_media_are_bounded_by_what_they_show(media, billed, most):
-    """Never below what Google bills for them, and not by the size of their base64 either."""
+def test_media_are_bounded_by_what_they_show(media, model, billed, most):
+    """Never below what Google bills for them by its guides, and not far above it either."""
+    path = PATH.replace(MODEL, model)
     for contents in (content(media), content({"functionResponse": {"name": "f", "response": {}, "parts": [media]}})):
-        assert billed <= asked(contents=contents).input_tokens_bound <= most
+        assert billed <= asked(path, contents=contents).input_tokens_bound <= most
+
+
+@pytest.mark.parametrize(("level", "least", "most"), [("LOW", 280, 600), ("MEDIUM", 560, 900), ("HIGH", 1_120, 1_500)])
+def test_a_resolution_of_the_whole_request_holds_for_its_parts(level, least, most):
+    """What the configuration names is the resolution of each image that does not name its own."""
+    config = {"mediaResolution": f"MEDIA_RESOLUTION_{level}"}
+    media = part(_png(3008, 2000), "image/png")
+    path = PATH.replace(MODEL, NEW)
+    assert least <= asked(path, contents=content(media), generationConfig=config).input_tokens_bound <= most
+    own = {**media, "mediaResolution": {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}}
+    assert asked(path, contents=content(own), generationConfig=config).input_tokens_bound >= 2_240
+
+
+def test_a_request_of_text_alone_is_priced_as_text():
+    """Media, and a document whose pages are images, may have prices of their own; text has none."""
+    assert asked(contents=content({"text": "x"})).is_text()
+    for kind in ("image/png", "application/pdf", "audio/mpeg"):
+        assert not asked(contents=content({"text": "x"}, part(bytes(50), kind))).is_text()
 
 
 def test_text_is_bounded_by_its_bytes():
@@ -479,7 +521,7 @@ def test_an_interaction_with_media_is_bounded():
     image = {"type": "image", "mime_type": "image/png", "data": base64.b64encode(_png(3008, 2000) * 9_000).decode()}
     for given in ([image], [{"type": "user_input", "content": [image]}]):
         facts = INTERACT.request({"model": MODEL, "input": given, "response_modalities": ["AUDIO"]})
-        assert 13 * 258 <= facts.input_tokens_bound <= 6_000
+        assert 1_120 <= facts.input_tokens_bound <= 1_500
         assert facts.find_units() == ("tokens_image_in", "tokens_audio_out")
     limit = INTERACT.with_output_limit({"generation_config": {"seed": 7}}, 100)
     assert limit == {"generation_config": {"seed": 7, "max_output_tokens": 100}}

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import re
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from contract import *  # noqa: F403
@@ -474,4 +476,32 @@ def test_an_automatic_continuation_of_an_interaction_is_a_call(server, instrumen
     if len(server.asked) == 1:
         pytest.skip("this version does not continue by itself")
     assert [commit.usage for commit in commits] == [USED, USED]
+    assert not uncovered
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("vertex", [False, True], ids=["gemini", "vertex"])
+@pytest.mark.parametrize("make", [_client, *_ASYNC_CLIENTS])
+def test_google_is_asked_how_many_tokens_a_call_has(server, instrumented, monkeypatch, make, *, vertex, streams):
+    """With `count_tokens`, a strict hold has what `countTokens` says, in the words of Gemini or of Vertex AI."""
+    monkeypatch.setenv("TOLLSPAN_COUNT_TOKENS", "true")
+    answer = sse(_answer("Danube.")) if streams else _WHOLE
+    server.reply = lambda asked: Reply({"totalTokens": 100}) if ":countTokens" in asked.path else answer
+    used = {"model": MODEL, "contents": "One river. " * 900, "config": _CONFIG}
+
+    def run(client):
+        return client.models.generate_content_stream(**used) if streams else client.models.generate_content(**used)
+
+    with instrumented() as seen:
+        with budget("5 USD", name="b"):
+            driven(replace(_plain(make, run), client=lambda url: make(url, vertex=vertex)), server, read)
+        (hold,) = seen.of("precheck_hold")
+        assert seen.end.cost_actual_usd <= hold.cost_est_usd < Decimal("0.0025")
+        assert seen.end.attempts == 1
+    counting, asked = server.asked
+    assert counting.path.endswith(f"/models/{MODEL}:countTokens")
+    body = counting.json if vertex else counting.json["generateContentRequest"]
+    assert body["contents"] == asked.json["contents"]
+    assert counting.headers.get("x-goog-api-key") == asked.headers.get("x-goog-api-key")
+    assert counting.headers.get("authorization") == asked.headers.get("authorization")
     assert not uncovered

@@ -98,6 +98,11 @@ def is_budgeted() -> bool:
     return bool(line.settings.budgets or line.ledger.overrides)
 
 
+def is_strict(record: CallRecord) -> bool:
+    """Whether a hold is needed for a call, because a strict budget matches it."""
+    return is_budgeted() and terms_of(pipeline(), record, reach().entries, time.time()).is_strict
+
+
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:
     """Admit one attempt of a call, from a thread; fills in `limits` and `held` of its record. Raises CallRefused."""
     asks = _Attempt(record, intent, attempt, None, reach().entries, time.monotonic())

@@ -2,7 +2,9 @@
 
 It speaks OpenAI chat completions, OpenAI responses and Anthropic messages (JSON and SSE) on paths that end in
 `/chat/completions`, `/responses` and `/messages`; it counts, bills and honours maximum tokens as a provider does, and
-fails on demand. It listens on 127.0.0.1 only and needs no key. Alone: `python -m tollspan.console._provider --port 0`.
+fails on demand. It counts a request's input for free on `/messages/count_tokens` and `/responses/input_tokens`, unless
+the header `x-local-provider-count` has one step of those below. It listens on 127.0.0.1 only and needs no key. Alone:
+`python -m tollspan.console._provider --port 0`.
 
 Faults. A plan is one step per attempt, joined by commas; the last step repeats: `status=500,status=500,ok`. It stands
 in the request header `x-local-provider`, else in `Answer.fault`. Attempts are counted per plan text and per value of
@@ -160,6 +162,7 @@ class _Core:
     price: tuple[Decimal, Decimal] | None
     requests: list[Request] = field(default_factory=list)
     billed: list[Bill] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
     attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -240,15 +243,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.current, path = None, self.path.partition("?")[0]
-        flavour = wire.flavour_of(path)
+        flavour, raw = wire.flavour_of(path), self.rfile.read(int(self.headers.get("content-length", 0)))
         try:
-            self._answer(self._receive(path, flavour))
+            if (counted := wire.counted(path, raw)) is not None:
+                self._count(path, counted)
+            else:
+                self._answer(self._receive(path, flavour, raw))
         except wire.Refusal as refusal:
             self._fail(flavour, *refusal.args)
 
-    def _receive(self, path: str, flavour: wire.Flavour | None) -> Request:
+    def _count(self, path: str, counted: wire.Json) -> None:
+        self.server.core.counts.append(path)
+        (step,) = _parse_plan(self.headers.get("x-local-provider-count", "ok"))
+        self._pause(step.value if step.kind == "hang" else 0)
+        if step.kind == "status":
+            raise wire.Refusal(int(step.value), "local provider: a chosen fault")
+        if step.kind == "drop":
+            self.close_connection = True
+        else:
+            self._send(200, "<html>" if step.kind == "not-json" else wire.dumps(counted))
+
+    def _receive(self, path: str, flavour: wire.Flavour | None, raw: bytes) -> Request:
         arrived, core = time.time(), self.server.core
-        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         if flavour is None:
             raise wire.Refusal(404, f"no such path here: POST {path}")
         body = wire.checked(flavour, raw)
@@ -324,7 +340,8 @@ class LocalProvider:
     `port`: 0 takes a free one. `answer`: called for each attempt, in its connection's thread; `Answer()` if None.
     `output_tokens`: tokens of an answer for each choice, before the request's maximum. `chunks`: text events of a
     stream. `delay_s`: seconds before each answer. `price`: USD per million input and output tokens, for the bills.
-    `billed` holds all bills, `requests` the newest 10,000 attempts, both in the order of arrival.
+    `billed` holds all bills, `requests` the newest 10,000 attempts, `counts` the paths of requests that were counted,
+    all in the order of arrival.
 
         with LocalProvider() as provider: openai.OpenAI(base_url=provider.openai_url, api_key="local")
     """
@@ -340,7 +357,7 @@ class LocalProvider:
         price: tuple[Decimal, Decimal] | None = None,
     ) -> None:
         self._core = _Core(answer or (lambda _: Answer()), output_tokens, chunks, delay_s, price)
-        self.billed, self.requests = self._core.billed, self._core.requests
+        self.billed, self.requests, self.counts = self._core.billed, self._core.requests, self._core.counts
         self._port = port
         self._server: _Server | None = None
 

@@ -30,6 +30,8 @@ _FLAVOURS: dict[Flavour, tuple[str, tuple[str, ...], tuple[str, str, str]]] = {
     "responses": ("/responses", ("max_output_tokens",), ("incomplete", "completed", "completed")),
     "messages": ("/messages", ("max_tokens",), ("max_tokens", "end_turn", "tool_use")),
 }
+# Endpoints that count the input of a request, for free.
+_COUNTS = ("/messages/count_tokens", "/responses/input_tokens")
 _ERRORS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
 dumps = json.JSONEncoder(separators=(",", ":")).encode
@@ -72,6 +74,19 @@ class Reply:
 def flavour_of(path: str) -> Flavour | None:
     """Tell the wire format of a path by its ending, so that any prefix (version, deployment) is served."""
     return next((flavour for flavour, (ending, _, _) in _FLAVOURS.items() if path.endswith(ending)), None)
+
+
+def counted(path: str, raw: bytes) -> Json | None:
+    """Count the input of a request, where the path asks for that; `Refusal` (400) of what is no such request."""
+    if not path.endswith(_COUNTS):
+        return None
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise Refusal(400, "the body is not JSON") from error
+    if extra := body.keys() & {"max_tokens", "max_output_tokens", "stream", "temperature"}:
+        raise Refusal(400, f"{min(extra)}: Extra inputs are not permitted")
+    return {"input_tokens": input_tokens(body)}
 
 
 def output_limit(flavour: Flavour, body: Mapping[str, Any]) -> int | None:

@@ -38,6 +38,8 @@ def current() -> "Call | Expected | None":
 _MOST_HELD_ATTEMPTS = 255
 _SMALL_BYTES = 16_384
 _ADMITTED = Admission()
+_LONGEST_S = 3_600
+"""How long a call takes at the most, as far as its price goes by the time of day."""
 
 
 class Expected:
@@ -60,12 +62,14 @@ class Call:
     `asked` is the body of its latest attempt, only kept while content is captured.
     `changeable` tells whether its request can still be changed. `sending` is the wire that has its attempt now: what
     passes another wire below that one, as where httpx sends by means of aiohttp, is the same attempt.
+    `unadmitted` says that the budgets are only asked when its request is seen on the wire. `on_wire` says that what
+    they want changed in it is changed there, at each attempt.
     """
 
     __slots__ = (
         "_answered", "_began", "_body", "_counted", "_error", "_headers", "_json_error", "_line",
         "_origin", "_settled", "_sink", "_status", "admission", "asked", "changeable", "facts", "hide", "in_force",
-        "reader", "record", "sending", "span", "waits",
+        "on_wire", "reader", "record", "sending", "span", "unadmitted", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +87,7 @@ class Call:
         self.waits: Waits | None = None
         self._headers: Mapping[str, str] = {}
         self._settled = self._answered = self._json_error = self.hide = self.in_force = False
+        self.on_wire = self.unadmitted = False
         self.sending: object = None
         self.admission = _ADMITTED
         self.record = CallRecord(
@@ -101,6 +106,20 @@ class Call:
         self._counted = coverage.opened(self.record)
 
     # ---- before the request
+
+    @property
+    def host(self) -> str:
+        """The host that it goes to."""
+        return self._origin.host
+
+    def admitted_on_wire(self) -> bool:
+        """Whether it is to be admitted now that its request is on the wire: once, and only where it has waited."""
+        was, self.unadmitted = self.unadmitted, False
+        return was
+
+    def noted_count(self, tokens: int) -> None:
+        """The provider has counted its input."""
+        self.span.set_attribute(sc.COUNTED_TOKENS, tokens)
 
     def admit(self, *, attempt: int = 0) -> None:
         """Ask the budgets. Raises CallRefused."""
@@ -277,12 +296,14 @@ class Call:
         clampable = self.changeable and facts.limitable
         return CallIntent(
             price=self._price(facts.model, facts.service_tier),
+            later=self._price(facts.model, facts.service_tier, at=self.record.started + _LONGEST_S),
             input_tokens=facts.input_tokens_bound,
             max_output_tokens=facts.max_output_tokens,
             choices=facts.choices,
             unbounded=facts.unbounded,
             uncovered=self.record.category == "uncovered",
             units=facts.find_units(),
+            text_only=facts.is_text(),
             clampable=clampable,
             of_model=self._intent_of_model if clampable and self.reader.names_model else None,
             learned=cache(partial(self._learned, facts.model)),
@@ -295,12 +316,12 @@ class Call:
     def _intent_of_model(self, model: str) -> CallIntent:
         return self._intent_of(replace(self.facts, model=model))
 
-    def _price(self, model: str | None, service_tier: str | None) -> RateCard | Unpriced:
+    def _price(self, model: str | None, service_tier: str | None, *, at: float | None = None) -> RateCard | Unpriced:
         return self._line.prices.resolve(
             provider=self._origin.provider,
             model=model,
             base_url=self._origin.url,
-            at=self.record.started,
+            at=self.record.started if at is None else at,
             service_tier=service_tier,
         )
 

@@ -12,6 +12,7 @@ from tollspan.exporter import CURRENT, pipeline
 from tollspan.ledger import internal_errors
 
 from ._call import Call, Expected, current
+from ._counting import waits_for_wire
 from ._readers import Reader
 from ._refusals import AttemptRefused
 from ._sites import CallSite, Task
@@ -109,8 +110,11 @@ def _call(site: CallSite) -> Wrapper:
         call = _open(site, instance, args, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
-        call.admit()
-        args, kwargs = _prepared(site, call, args, kwargs)
+        if waits_for_wire(call, instance):
+            call.on_wire = call.unadmitted = True
+        else:
+            call.admit()
+            args, kwargs = _prepared(site, call, args, kwargs)
         with InForce(call):
             result = wrapped(*args, **kwargs)
         call.returned(result)
@@ -126,8 +130,11 @@ def _async_call(site: CallSite) -> Wrapper:
         call = _open(site, instance, args, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
-        await call.aadmit()
-        args, kwargs = _prepared(site, call, args, kwargs)
+        if waits_for_wire(call, instance):
+            call.on_wire = call.unadmitted = True
+        else:
+            await call.aadmit()
+            args, kwargs = _prepared(site, call, args, kwargs)
         with InForce(call):
             result = await wrapped(*args, **kwargs)
         call.returned(result)

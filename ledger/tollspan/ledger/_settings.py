@@ -88,6 +88,7 @@ class Settings:
     providers: Mapping[str, str]
     hold_usd: Decimal | None
     output_floor: int
+    count_tokens: bool
     timezone: str
     busy_timeout_ms: int
     journal: bool
@@ -173,6 +174,12 @@ SETTINGS: tuple[Setting, ...] = (
     _row("providers", {}, as_providers, "Whose prices apply at a host: `gateway.corp:8443=openai`; a table in a file."),
     _row("hold_usd", None, as_usd, "USD that strict mode holds for a call without bound or price; unset: refuse it."),
     _row("output_floor", 256, as_whole(16), "The fewest output tokens that `clamp` may grant a call."),
+    _row(
+        "count_tokens",
+        False,
+        as_switch,
+        "Ask the provider how many input tokens a call has before a strict budget holds its cost: one more round trip.",
+    ),
     _row(
         "timezone",
         "UTC",

@@ -12,6 +12,7 @@ from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
+from tollspan.instrumentation._readers._inline import is_remote
 
 Part = dict[str, Any]
 Message = dict[str, Any]
@@ -212,7 +213,7 @@ def _media(part: Mapping[str, Any]) -> Part:
     inner: Mapping[str, Any] = found if isinstance(found, Mapping) else {"url": found}
     mime = _mime(inner)
     address = next((a for key in _ADDRESSES if (a := sse.text(inner.get(key)))), None)
-    if address is not None and not bounds.is_remote(address):
+    if address is not None and not is_remote(address):
         inner, address = {"data": address}, None
     modality = next((m for m in _MODALITIES if m in (mime or "").partition("/")[0] or m in kind), "document")
     said = {"modality": modality, **({"mime_type": mime} if mime else {})}

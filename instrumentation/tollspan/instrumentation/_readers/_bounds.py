@@ -5,8 +5,8 @@ on rare scripts). So all strings are walked and their bytes added up, with a few
 are stripped and bounded for each item; and constants cover what providers add around messages and tools.
 """
 
-import binascii
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,6 +18,7 @@ from uuid import UUID
 
 import orjson
 
+from tollspan.instrumentation._readers._inline import audio_seconds
 from tollspan.instrumentation._readers._sse import count, text, utf8_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -27,12 +28,8 @@ REQUEST_TOKENS = 64
 ITEM_TOKENS = 16
 TOOLS_TOKENS = 512
 
-# A page of a generated PDF was measured at 1.2 tokens for each of its bytes, the page's image included, on five pages.
-# So a file counts one token for each decoded byte, plus this. Only a PDF of very many near-empty pages comes out above.
-FILE_TOKENS = 8_192
-# OpenAI bills ten audio tokens a second, and no MP3 has under 1,000 bytes a second.
-AUDIO_TOKENS = 500
-AUDIO_BYTES_PER_TOKEN = 100
+# For what stands around a sound.
+SOUND_TOKENS = 64
 
 SEQUENCES = (list, tuple)
 _ITERATED = (*SEQUENCES, str, type(None))
@@ -51,12 +48,19 @@ _PLAIN = frozenset({bool, dict, float, int, list, str, type(None)})
 _TRANSPORT = frozenset({"betas", "extra_body", "extra_headers", "extra_query", "timeout"})
 _NAME_CHARS = 64
 
-_HEAD_CHARS = 64
-_JPEG_CHARS = 262_144
-_JPEG_MARK = 0xFF
-# ITU-T T.81: the start-of-frame markers are SOF0 to SOF15, but for DHT, JPG and DAC among them.
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_FRAME_BYTES = 9
+# What has no bound here because nobody but the provider sees how large it is: the provider's own count does.
+SEEN_BY_COUNTING = frozenset(
+    {
+        "document by URL",
+        "file by URI",
+        "file by URL",
+        "file held by the server",
+        "image by URL",
+        "image held by the server",
+        "item held by the server",
+        "reasoning held by the server",
+    }
+)
 
 Measured = tuple[int, str | None, Sequence[object]]
 """Tokens, why they are no bound (or None), and the values inside that are still to be walked."""
@@ -159,7 +163,7 @@ def input_bound(
     """Bound the input tokens of one attempt; the second value says why that is no bound, or is None.
 
     `items` names the field with the messages. Formula: bytes of all strings + a few for each key and number + media
-    + 64 + 16 for each message + 512 with tools or a schema. Media: see `FILE_TOKENS`, `AUDIO_TOKENS` and the flavour.
+    + 64 + 16 for each message + 512 with tools or a schema. Media: see `_documents`, `_inline` and the flavour.
     """
     listed = body.get(items)
     if _is_iterator(listed):
@@ -185,7 +189,8 @@ def walk(root: object, media: Mapping[str, MediaReader], model: str) -> tuple[in
         else:
             found = (_SCALAR, None, value) if type(value) is list else _measured(value)
         total += found[0]
-        unbounded = unbounded or found[1]
+        if unbounded is None or unbounded in SEEN_BY_COUNTING:  # the graver reason stays
+            unbounded = found[1] or unbounded
         stack.extend(found[2])
         if len(stack) > _MAX_NODES:
             break
@@ -268,83 +273,7 @@ def without(part: Mapping[str, Any], *keys: str) -> tuple[object, ...]:
     return tuple(value for key, value in part.items() if key not in keys)
 
 
-def is_remote(value: object) -> bool:
-    """Tell whether a string is an address to fetch from: its size is not ours to know."""
-    return isinstance(value, str) and not value.startswith("data:") and "://" in value[:16]
-
-
-def decoded_bytes(value: object) -> int | None:
-    """Give the size of what a base64 string, or a `data:` URL of one, decodes to; None for open files and paths."""
-    if isinstance(value, bytes | bytearray):
-        return len(value)
-    return (len(value) - _base64_start(value)) * 3 // 4 + 3 if isinstance(value, str) else None
-
-
-def file_tokens(value: object) -> tuple[int, str | None]:
-    """Bound an inline file (see `FILE_TOKENS`)."""
-    size = decoded_bytes(value)
-    return (0, "file of unknown size") if size is None else (size + FILE_TOKENS, None)
-
-
-def audio_tokens(value: object) -> tuple[int, str | None]:
-    """Bound inline audio (see `AUDIO_TOKENS`)."""
-    size = decoded_bytes(value)
-    return (0, "audio of unknown size") if size is None else (size // AUDIO_BYTES_PER_TOKEN + AUDIO_TOKENS, None)
-
-
-def pixels(value: object) -> tuple[int, int] | None:
-    """Give width and height of an inline PNG, GIF, WebP or JPEG, from its header; None where it is none of them."""
-    if not isinstance(value, str):
-        return None
-    start = _base64_start(value)
-    head = _decoded(value[start : start + _HEAD_CHARS])
-    if head.startswith(b"\x89PNG"):
-        return _big(head[16:20]), _big(head[20:24])
-    if head.startswith(b"GIF8"):
-        return _little(head[6:8]), _little(head[8:10])
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _webp_pixels(head)
-    if head.startswith(b"\xff\xd8"):
-        return _jpeg_pixels(_decoded(value[start : start + _JPEG_CHARS]))
-    return None
-
-
-def _webp_pixels(head: bytes) -> tuple[int, int] | None:
-    """Read the size from the first chunk, which is of one of three kinds (WebP container specification)."""
-    kind = head[12:16]
-    if kind == b"VP8X":
-        return _little(head[24:27]) + 1, _little(head[27:30]) + 1
-    if kind == b"VP8L":
-        packed = _little(head[21:25])
-        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-    return (_little(head[26:28]) & 0x3FFF, _little(head[28:30]) & 0x3FFF) if kind == b"VP8 " else None
-
-
-def _jpeg_pixels(data: bytes) -> tuple[int, int] | None:
-    """Read the size from the first start-of-frame segment."""
-    at = 2
-    while at + _JPEG_FRAME_BYTES <= len(data) and data[at] == _JPEG_MARK:
-        if data[at + 1] in _JPEG_FRAMES:
-            return _big(data[at + 7 : at + 9]), _big(data[at + 5 : at + 7])
-        padding = data[at + 1] == _JPEG_MARK
-        at += 1 if padding else 2 + max(_big(data[at + 2 : at + 4]), 2)
-    return None
-
-
-def _base64_start(value: str) -> int:
-    return value.find(",", 0, 256) + 1 if value.startswith("data:") else 0
-
-
-def _decoded(base64: str) -> bytes:
-    try:
-        return binascii.a2b_base64(base64[: len(base64) // 4 * 4])
-    except (binascii.Error, ValueError):
-        return b""
-
-
-def _big(data: bytes) -> int:
-    return int.from_bytes(data, "big")
-
-
-def _little(data: bytes) -> int:
-    return int.from_bytes(data, "little")
+def sound_tokens(value: object, per_second: float) -> tuple[int, str | None]:
+    """Bound a sound that stands in the request, of which a second is so many tokens."""
+    seconds = audio_seconds(value)
+    return (0, "audio of unknown size") if seconds is None else (math.ceil(seconds * per_second) + SOUND_TOKENS, None)

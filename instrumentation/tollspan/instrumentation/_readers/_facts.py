@@ -17,8 +17,9 @@ class RequestFacts:
     `max_output_tokens` is the caller's explicit maximum for each choice, or None. `choices` is how many outputs each
     attempt may bill. `attributes` are request attributes of the OpenTelemetry GenAI conventions. `measure` walks the
     whole request, which only a budget or an estimate needs: it is called when one of its two answers is asked for.
-    `find_units` names what the call uses besides text, which has to have a price of its own. `priced` is False where
-    no price of tokens says anything of the bill; `free`, True where the provider bills nothing for such requests.
+    `find_units` names what the call uses besides text, which has to have a price of its own. `is_text` tells whether
+    none of the input can be priced apart from text, as sound is; False where that is not looked at. `priced` is False
+    where no price of tokens says anything of the bill; `free`, True where the provider bills nothing for such requests.
     `limitable` tells whether the flavour's `with_output_limit` can bound this request's output. `usage_of` gives what a
     complete answer has used, where some of that stands in its request alone. `operation` is what the request asks for
     where its flavour has several; None where that is its reader's.
@@ -36,6 +37,7 @@ class RequestFacts:
     free: bool = False
     limitable: bool = False
     find_units: Callable[[], tuple[str, ...]] = tuple
+    is_text: Callable[[], bool] = bool
     usage_of: "Callable[[ResponseFacts], dict[str, float] | None]" = attrgetter("usage")
     _measured: InputBound | None = field(default=None, init=False)
 
@@ -48,6 +50,10 @@ class RequestFacts:
     def unbounded(self) -> str | None:
         """Why the cost has no bound that can be computed here (hosted tools, state of the server, remote media)."""
         return self._bound()[1]
+
+    def bound_input(self, tokens: int) -> None:
+        """Have the input bounded by so many tokens: somebody knows better."""
+        self._measured = tokens, None
 
     def _bound(self) -> InputBound:
         if self._measured is None:

@@ -13,6 +13,7 @@ from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _json_lines as json_lines
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Fetch, Flavour, InputBound, Reader, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._inline import pixels
 
 _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
     "frequency_penalty": ("gen_ai.request.frequency_penalty", bounds.number),
@@ -154,7 +155,7 @@ def _images(holder: object) -> Sequence[Any]:
 
 
 def _image_tokens(image: object) -> int:
-    width, height = bounds.pixels(image) or (0, 0)
+    width, height = pixels(image) or (0, 0)
     return max(_IMAGE_TOKENS, math.ceil(width / _PATCH_PIXELS) * math.ceil(height / _PATCH_PIXELS))
 
 

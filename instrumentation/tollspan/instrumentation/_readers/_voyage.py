@@ -11,6 +11,7 @@ from typing import Any
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Fetch, Flavour, InputBound, Reader, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._inline import pixels
 
 # One token for each 560 pixels, of an image of at most 16 million.
 _PIXELS_PER_TOKEN = 560
@@ -85,9 +86,8 @@ class _VoyageRerank(_Voyage):
 
 def _read_image(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     image = part.get("image_base64")
-    size = bounds.pixels(image)
-    known = size is not None and all(size)
-    tokens = math.ceil(size[0] * size[1] / _PIXELS_PER_TOKEN) if size is not None and known else _MOST_IMAGE_TOKENS
+    size = pixels(image)
+    tokens = _MOST_IMAGE_TOKENS if size is None else math.ceil(size[0] * size[1] / _PIXELS_PER_TOKEN)
     return min(tokens, _MOST_IMAGE_TOKENS), None, bounds.without(part, "image_base64")
 
 

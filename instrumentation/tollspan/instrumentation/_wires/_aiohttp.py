@@ -14,7 +14,7 @@ import wrapt
 from tollspan.instrumentation._tap import HideUsage, Sink
 from tollspan.instrumentation._urls import parsed_url
 from tollspan.instrumentation._wires._exchange import aexchange
-from tollspan.instrumentation._wires._library import is_signed
+from tollspan.instrumentation._wires._library import OF_ONE_REQUEST, is_signed
 from tollspan.instrumentation._wrappers import Wrapper
 
 
@@ -75,6 +75,20 @@ class _Aiohttp:
         headers = [(k, v) for k, v in named if str(k).lower() not in ("content-length", "content-type")]
         kwargs |= {"data": body, "headers": [*headers, ("Content-Type", "application/json")]}
         return _Asked(request.method, request.target, request.url, kwargs)
+
+    def sibling(self, request: _Asked, path: str, body: bytes, timeout_s: float) -> _Asked | None:
+        """See `Library.sibling`. What its session says holds for it, too; the query has no credentials here."""
+        if is_signed(request.kwargs.get("headers") or {}) or not hasattr(request.url, "with_path"):
+            return None
+        from aiohttp import ClientTimeout  # noqa: PLC0415 - it is loaded where this is called
+
+        asked = self.with_body(request, body)
+        headers = [(k, v) for k, v in asked.kwargs["headers"] if str(k).lower() not in OF_ONE_REQUEST]
+        headers += [("Accept", "application/json"), ("Content-Type", "application/json")]
+        kwargs = {name: value for name, value in asked.kwargs.items() if name != "params"}
+        kwargs |= {"headers": headers, "timeout": ClientTimeout(total=timeout_s)}
+        url = request.url.with_path(path)
+        return _Asked("POST", url, url, kwargs)
 
     def status(self, response: Any) -> int:
         """See `Library.status`."""

@@ -23,6 +23,7 @@ from tollspan.instrumentation._outcomes import FIRST_ERROR
 from tollspan.instrumentation._readers import Fetch, Reader, reader_for_path
 from tollspan.instrumentation._refusals import AttemptRefused
 from tollspan.instrumentation._tap import HideUsage
+from tollspan.instrumentation._wires._counts import aask, ask
 from tollspan.instrumentation._wires._library import AsyncLibrary, Library, SyncLibrary
 from tollspan.instrumentation._wires._waits import awaited, waited, waits_of
 from tollspan.instrumentation._wrappers import InForce, open_call
@@ -49,7 +50,9 @@ def exchange(library: SyncLibrary, send: Callable[[Any], Any], request: Any) -> 
     if call is None or call.sending is not None:
         return send(request)
     if body is not None:
+        ask(library, send, call, request, body)
         _admit_new(call)
+    if call.on_wire:
         request = _prepared(library, call, request, body)
     waits = waits_of(call)
     call.before_attempt(_size(library, call, request))
@@ -81,7 +84,9 @@ async def aexchange(library: AsyncLibrary, send: Callable[[Any], Awaitable[Any]]
     if call is None or call.sending is not None:
         return await send(request)
     if body is not None:
+        await aask(library, send, call, request, body)
         await _aadmit_new(call)
+    if call.on_wire:
         request = _prepared(library, call, request, body)
     waits = waits_of(call)
     await call.abefore_attempt(_size(library, call, request))
@@ -132,10 +137,16 @@ def _reader_of(library: Library, request: Any) -> Reader | None:
         if library.method(request) != "POST":
             return None
         found = reader_for_path(library.url(request).path)
-        if found is None and isinstance(here := current(), Expected) and here.reader is not None:
-            return here.reader if _asks(here.reader, library.body(request)) else None
+        if found is None and (reader := _reader_here()) is not None:
+            return reader if _asks(reader, library.body(request)) else None
         return found
     return None
+
+
+def _reader_here() -> Reader | None:
+    """The reader that the call site names for what is first seen, or only then admitted, on the wire."""
+    here = current()
+    return here.reader if isinstance(here, Expected) or (here is not None and here.unadmitted) else None
 
 
 def _asks(reader: Reader, content: bytes | None) -> bool:
@@ -147,7 +158,7 @@ def _asks(reader: Reader, content: bytes | None) -> bool:
 
 
 def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | None, dict[str, Any] | None]:
-    """The call that this request belongs to, and, where it was opened just now, the JSON object that it was read as."""
+    """The call that this request belongs to, and, where it is to be admitted now, the JSON object that it is."""
     with internal_errors:
         return _known_or_new(library, reader, request)
     return None, None
@@ -156,7 +167,7 @@ def _call_for(library: Library, reader: Reader, request: Any) -> tuple[Call | No
 def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call | None, dict[str, Any] | None]:
     here = current()
     if isinstance(here, Call):
-        return here, None
+        return here, _object(library.body(request)) if here.admitted_on_wire() else None
     if here is not None and here.call is not None:
         beside = library.is_async and here.call.sending is library
         if not here.call.is_over and not beside:
@@ -178,6 +189,8 @@ def _known_or_new(library: Library, reader: Reader, request: Any) -> tuple[Call 
         _note_uncovered(call, url.path)
     elif call is not None:
         here.call = call
+    if call is not None:
+        call.on_wire = True
     return call, body
 
 
@@ -228,11 +241,12 @@ async def _aadmit_new(call: Call) -> None:
         raise AttemptRefused(refusal) from None
 
 
-def _prepared(library: Library, call: Call, request: Any, body: dict[str, Any]) -> Any:
-    """The request with what admission and accounting need changed in its body."""
+def _prepared(library: Library, call: Call, request: Any, body: dict[str, Any] | None) -> Any:
+    """The request with what admission and accounting need changed in its body: an SDK repeats it as it made it."""
     if not call.changeable:
         return request
     with internal_errors:
+        body = _object(library.body(request)) if body is None else body
         if (changed := call.prepared(body)) is not body:
             return library.with_body(request, orjson.dumps(changed))
     return request

@@ -102,6 +102,9 @@ class _Grpc:
                 setattr(message, name, changed[name])
         return _Asked(request.path, message)
 
+    def sibling(self, request: _Asked, path: str, body: bytes, timeout_s: float) -> None:
+        """See `Library.sibling`: there is none."""
+
     def status(self, response: _Answer) -> int:
         """See `Library.status`."""
         return response.status

@@ -4,12 +4,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 from tollspan.instrumentation._drain import drainable
 from tollspan.instrumentation._tap import AsyncTap, HideUsage, Sink, Tap, tap_class
 from tollspan.instrumentation._wires._exchange import aexchange, exchange
-from tollspan.instrumentation._wires._library import is_signed
+from tollspan.instrumentation._wires._library import OF_ONE_REQUEST, is_signed
 from tollspan.instrumentation._wrappers import Wrapper
+
+_IN_PATHS = "/:@!$&'()*+,;=~%"
 
 
 class _Httpx:
@@ -41,6 +44,21 @@ class _Httpx:
         headers = [(k, v) for k, v in request.headers.multi_items() if k not in ("content-length", "transfer-encoding")]
         return self._library.Request(
             request.method, request.url, headers=headers, content=body, extensions=request.extensions
+        )
+
+    def sibling(self, request: Any, path: str, body: bytes, timeout_s: float) -> Any | None:
+        """See `Library.sibling`. A key in the query goes along; that the answer be a stream does not."""
+        if is_signed(request.headers):
+            return None
+        query = "&".join(part for part in request.url.query.decode("ascii").split("&") if part and part != "alt=sse")
+        target = f"{quote(path, safe=_IN_PATHS)}?{query}" if query else quote(path, safe=_IN_PATHS)
+        headers = [(k, v) for k, v in request.headers.multi_items() if k not in OF_ONE_REQUEST]
+        return self._library.Request(
+            "POST",
+            request.url.copy_with(raw_path=target.encode("ascii")),
+            headers=[*headers, ("accept", "application/json"), ("content-type", "application/json")],
+            content=body,
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)},
         )
 
     def status(self, response: Any) -> int:

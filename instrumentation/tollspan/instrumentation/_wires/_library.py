@@ -5,6 +5,11 @@ from typing import Any, Protocol
 
 from tollspan.instrumentation._tap import HideUsage, Sink
 
+# What a request says of itself alone; its credentials and its version of the API hold for another one, too.
+OF_ONE_REQUEST = frozenset(
+    {"accept", "content-encoding", "content-length", "content-type", "idempotency-key", "transfer-encoding"}
+)
+
 
 class Library(Protocol):
     """What there is to know of an HTTP library's requests and answers."""
@@ -30,6 +35,13 @@ class Library(Protocol):
 
     def with_body(self, request: Any, body: bytes) -> Any:
         """The request with another body, of JSON."""
+        ...
+
+    def sibling(self, request: Any, path: str, body: bytes, timeout_s: float) -> Any | None:
+        """A POST like this one, with the same credentials, to another path; None where none can be made here.
+
+        It is given up where connecting, sending or receiving stands still for so many seconds.
+        """
         ...
 
     def status(self, response: Any) -> int:

@@ -29,6 +29,9 @@ class OverUrllib3:
             return body.encode()
         return bytes(body) if isinstance(body, bytes | bytearray) else b"" if body is None else None
 
+    def sibling(self, request: Any, path: str, body: bytes, timeout_s: float) -> None:
+        """See `Library.sibling`: there is none."""
+
     def status(self, response: Any) -> int:
         """See `Library.status`."""
         return int(response.status_code)

@@ -1,5 +1,6 @@
 """Anthropic's Messages API, as Anthropic and the servers compatible with it speak it; also on Bedrock and Vertex."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -9,11 +10,16 @@ from urllib.parse import unquote
 from tollspan.instrumentation._readers import _aws_frames as aws
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
+from tollspan.instrumentation._readers._documents import document_tokens
 from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._inline import pixels
 from tollspan.instrumentation._readers._openai._chat import LITELLM_COST, take_stated_cost
 
-# Anthropic's guide "Vision": an image is scaled down to at most 4,784 tokens on the newest models, 1,600 on others.
-IMAGE_TOKENS = 5_000
+# Anthropic's guide "Vision", section "Resolution and token cost": a token for each 28 x 28 pixels of an image, and
+# before that one for 750 pixels; it is scaled down to 4,784 tokens on Claude 4.7 and later, to some 1,600 on others.
+_PATCH, _PIXELS_PER_TOKEN = 28, 750
+_LARGEST_IMAGE, _LARGEST_IMAGE_BEFORE = 4_784, 1_600
+_BEFORE = re.compile(r"claude-(?:instant|v?[23](?!\d)|(?:opus|sonnet|haiku)-4(?![-.@](?:[7-9]|\d\d(?!\d))))")
 # Anthropic's guide "Tool use": a tool of its own that the client runs has up to 735 hidden tokens and a prompt of 499.
 CLIENT_TOOL_TOKENS = 1_500
 # The API refuses a smaller budget for thinking, and one that is not below `max_tokens`.
@@ -60,9 +66,10 @@ class _AnthropicMessages(Flavour):
         """See `Reader.request`."""
         asked = bounds.effective(body)
         cloud = _CLOUD_PATH.fullmatch(path) if "model" not in asked else None
+        model = unquote(cloud[1]) if cloud else sse.text(asked.get("model"))
         return RequestFacts(
-            measure=partial(_input_bound, asked),
-            model=unquote(cloud[1]) if cloud else sse.text(asked.get("model")),
+            measure=partial(_input_bound, asked, model),
+            model=model,
             stream=bool(asked.get("stream") or (cloud and (cloud[2] or cloud[3]))),
             max_output_tokens=sse.count(asked.get("max_tokens")),
             service_tier=_tier(asked),
@@ -146,9 +153,9 @@ ANTHROPIC_ON_VERTEX = _OnVertex()
 VERTEX_COUNTS = _VertexCounts()
 
 
-def _input_bound(asked: Mapping[str, Any]) -> InputBound:
+def _input_bound(asked: Mapping[str, Any], model: str | None) -> InputBound:
     tools = bool(asked.get("tools") or asked.get("output_config") or asked.get("output_format"))
-    tokens, endless = bounds.input_bound(asked, "messages", _MEDIA, tools=tools)
+    tokens, endless = bounds.input_bound({**asked, "model": model}, "messages", _MEDIA, tools=tools)
     own_tools = sum(map(_is_client_tool, _listed(asked.get("tools"))))
     return tokens + own_tools * CLIENT_TOOL_TOKENS, _unbounded(asked) or endless
 
@@ -275,18 +282,32 @@ def _compaction(asked: Mapping[str, Any]) -> str | None:
     return "server-side compaction" if any(_kind(edit).startswith("compact") for edit in edits) else None
 
 
-def _read_image(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
+def largest_image(model: str) -> int:
+    """Give the most tokens that this model takes an image for; of a model that is not known, those of the newest."""
+    return _LARGEST_IMAGE_BEFORE if _BEFORE.search(model) else _LARGEST_IMAGE
+
+
+def image_tokens(image: object, model: str) -> int:
+    """Bound an image (formula and source: see `_PATCH`); one of unknown size as the largest."""
+    size = pixels(image)
+    if size is None:
+        return largest_image(model)
+    patches = math.ceil(size[0] / _PATCH) * math.ceil(size[1] / _PATCH)
+    return min(max(patches, math.ceil(size[0] * size[1] / _PIXELS_PER_TOKEN)), largest_image(model))
+
+
+def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     source = part.get("source")
     if not isinstance(source, Mapping):
         return None
     data = source.get("data")
-    if isinstance(data, str) and bounds.pixels(data) is None:
+    if isinstance(data, str) and pixels(data) is None:
         return None
     rest = (*bounds.without(source, "data"), *bounds.without(part, "source"))
-    return IMAGE_TOKENS, _elsewhere("image", source), rest
+    return image_tokens(data, model), _elsewhere("image", source), rest
 
 
-def _read_document(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
+def _read_document(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     source = part.get("source")
     if not isinstance(source, Mapping) or source.get("type") in ("text", "content"):
         return None
@@ -294,7 +315,7 @@ def _read_document(part: Mapping[str, Any], _model: str) -> bounds.Measured | No
     if isinstance(data, str) and not data.startswith(_PDF_IN_BASE64):
         return None
     reason = _elsewhere("document", source)
-    tokens, unknown = (0, None) if reason else bounds.file_tokens(data)
+    tokens, unknown = (0, None) if reason else document_tokens(data, largest_image(model))
     return tokens, reason or unknown, (*bounds.without(source, "data"), *bounds.without(part, "source"))
 
 

@@ -3,28 +3,27 @@
 Converse and the native format of Nova have blocks without a `type`: `{"image": {"format": .., "source": ..}}`.
 """
 
-import binascii
-import io
-import zipfile
-from base64 import b64encode
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
-from tollspan.instrumentation._readers._anthropic._messages import CLIENT_TOOL_TOKENS, IMAGE_TOKENS
+from tollspan.instrumentation._readers._anthropic import _messages as claude
+from tollspan.instrumentation._readers._documents import DOCUMENT_TOKENS, document_tokens, zipped_tokens
 from tollspan.instrumentation._readers._facts import InputBound
+from tollspan.instrumentation._readers._inline import movie_seconds, pixels
 
 # Nova's guide "Image understanding": about one token for each 650 pixels, once the shorter side has at least 896 and
 # the sides one of the ratios up to 1:9. Other vendors cap an image at 5,000 tokens or make fewer of its pixels.
+_IMAGE_TOKENS = 5_000
 _SHORTER_SIDE, _WIDEST, _PIXELS_PER_TOKEN = 896, 9, 600
-# Nova's guide "Video understanding": at most 960 frames, of at most 288 tokens each.
-_NOVA_VIDEO_TOKENS = 960 * 288
+# Nova's guide "Video understanding": a frame each second, but at most 960, of at most 288 tokens each.
+_NOVA_FRAMES, _NOVA_FRAME_TOKENS = 960, 288
 # Measured: with tools, Nova 2 counts up to 850 hidden tokens.
 _TOOL_TOKENS = 1_024
-# Voxtral makes 12.5 tokens of a second, and no MP3 has under 1,000 bytes a second.
-_AUDIO_BYTES_PER_TOKEN = 80
-_JPEG_HEAD_BYTES = 196_608
+# Voxtral makes 12.5 tokens of a second of sound (Mistral's model card).
+_AUDIO_TOKENS_PER_SECOND = 12.5
 _ZIPPED = frozenset({"docx", "xlsx"})
 _KINDS = ("image", "document", "video", "audio")
 _PREFIX = "bedrock."
@@ -38,7 +37,7 @@ def input_bound(body: Mapping[str, Any], model: str | None) -> InputBound:
     tools = bool(body.get("toolConfig") or body.get("outputConfig") or own_tools)
     walked = {**body, "model": model, "messages": listed}
     tokens, endless = bounds.input_bound(walked, "messages", _MEDIA, tools=tools)
-    tokens += CLIENT_TOOL_TOKENS * len(own_tools) if isinstance(own_tools, bounds.SEQUENCES) else 0
+    tokens += claude.CLIENT_TOOL_TOKENS * len(own_tools) if isinstance(own_tools, bounds.SEQUENCES) else 0
     tokens += _TOOL_TOKENS if tools and "claude" not in (model or "") else 0
     return tokens, _hosted(body) or endless
 
@@ -86,61 +85,44 @@ def _block(part: Mapping[str, Any], kind: str) -> tuple[Mapping[str, Any], Mappi
 
 def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     _, source, rest = _block(part, "image")
-    if "claude" in model:  # of any size
-        return IMAGE_TOKENS, None, rest
     data = source.get("bytes")
+    if "claude" in model:
+        return claude.image_tokens(data, model), None, rest
     if data is None:
-        return IMAGE_TOKENS, "image in S3", rest
-    sides = bounds.pixels(_base64_head(data))
-    return (IMAGE_TOKENS, "image of unknown size", rest) if sides is None else (_image_tokens(*sides), None, rest)
+        return _IMAGE_TOKENS, "image in S3", rest
+    sides = pixels(data)
+    return (_IMAGE_TOKENS, "image of unknown size", rest) if sides is None else (_image_tokens(*sides), None, rest)
 
 
 def _image_tokens(width: int, height: int) -> int:
-    short, long = sorted((max(width, 1), max(height, 1)))
+    short, long = sorted((width, height))
     ratio = min(-(-long // short), _WIDEST)
     short = max(short, _SHORTER_SIDE)
-    return max(IMAGE_TOKENS, short * max(long, short * ratio) // _PIXELS_PER_TOKEN)
+    return max(_IMAGE_TOKENS, short * max(long, short * ratio) // _PIXELS_PER_TOKEN)
 
 
-def _base64_head(data: object) -> str | None:
-    if isinstance(data, bytes | bytearray):
-        return b64encode(data[:_JPEG_HEAD_BYTES]).decode()
-    return data if isinstance(data, str) else None
-
-
-def _read_document(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
+def _read_document(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     block, source, rest = _block(part, "document")
     if "s3Location" in source:
         return 0, "document in S3", rest
     data = source.get("bytes")
     if data is None:
-        return bounds.FILE_TOKENS, None, (*rest, *source.values())
+        return DOCUMENT_TOKENS, None, (*rest, *source.values())
     if block.get("format") in _ZIPPED:
-        return (*_zipped_tokens(data), rest)
-    return (*bounds.file_tokens(data), rest)
-
-
-def _zipped_tokens(data: object) -> tuple[int, str | None]:
-    """Bound a compressed document by what its directory says that it unpacks to."""
-    try:
-        raw = data if isinstance(data, bytes | bytearray) else binascii.a2b_base64(str(data))
-        unpacked = sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(raw)).infolist())
-    except Exception:  # noqa: BLE001 - `zipfile` raises what it likes for a file that is none
-        return 0, "document of unknown size"
-    return unpacked + bounds.FILE_TOKENS, None
+        return *zipped_tokens(data), rest
+    return *document_tokens(data, claude.largest_image(model) if "claude" in model else _IMAGE_TOKENS), rest
 
 
 def _read_video(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
-    _, _, rest = _block(part, "video")
-    return _NOVA_VIDEO_TOKENS, None if "nova" in model else "video", rest
+    _, source, rest = _block(part, "video")
+    seconds = movie_seconds(source.get("bytes"))
+    frames = _NOVA_FRAMES if seconds is None else min(math.ceil(seconds) + 1, _NOVA_FRAMES)
+    return frames * _NOVA_FRAME_TOKENS, None if "nova" in model else "video", rest
 
 
 def _read_audio(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
     _, source, rest = _block(part, "audio")
-    size = bounds.decoded_bytes(source.get("bytes"))
-    if size is None:
-        return 0, "audio of unknown size", rest
-    return size // _AUDIO_BYTES_PER_TOKEN + bounds.AUDIO_TOKENS, None, rest
+    return *bounds.sound_tokens(source.get("bytes"), _AUDIO_TOKENS_PER_SECOND), rest
 
 
 _MEDIA: dict[str, bounds.MediaReader] = {

@@ -8,14 +8,14 @@ from typing import Any
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import InputBound
+from tollspan.instrumentation._readers._inline import pixels
 
 # No model takes more for an image, wherever it comes from; one token is 28 x 28 pixels or more, and two are around
 # them. Small images are scaled up (Model Studio, "Visual understanding", "Image and video token conversion").
 _MOST_IMAGE_TOKENS = 16_386
 _FEWEST_IMAGE_TOKENS = 1_284
 _PATCH = 28
-# 25 tokens a second (Model Studio, "Audio understanding"), of which no codec takes under 500 bytes.
-_AUDIO_BYTES_PER_TOKEN = 20
+_AUDIO_TOKENS_PER_SECOND = 25  # Model Studio, "Audio understanding"
 _DEPTH = 6
 _HELD = "file held by the server"
 
@@ -102,8 +102,8 @@ def _is_media(item: object) -> bool:
 
 def _image(value: str, part: Mapping[str, Any]) -> InputBound:
     scaled = part.get("min_pixels") is not None or part.get("max_pixels") is not None
-    size = None if scaled else bounds.pixels(value)
-    if size is None or not all(size):
+    size = None if scaled else pixels(value)
+    if size is None:
         return _MOST_IMAGE_TOKENS, None
     patches = math.ceil(size[0] / _PATCH + 1) * math.ceil(size[1] / _PATCH + 1) + 2
     return min(max(patches, _FEWEST_IMAGE_TOKENS), _MOST_IMAGE_TOKENS), None
@@ -115,8 +115,8 @@ def _video(value: str, part: Mapping[str, Any]) -> InputBound:
 
 
 def _audio(value: str, _part: Mapping[str, Any]) -> InputBound:
-    size = None if not value.startswith("data:") else bounds.decoded_bytes(value)
-    return (0, "audio input") if size is None else (size // _AUDIO_BYTES_PER_TOKEN + bounds.AUDIO_TOKENS, None)
+    inline = value.startswith("data:")
+    return bounds.sound_tokens(value, _AUDIO_TOKENS_PER_SECOND) if inline else (0, "audio input")
 
 
 def _file(_value: str, _part: Mapping[str, Any]) -> InputBound:

@@ -3,33 +3,41 @@
 `bounds.walk` knows media by their `type`. Google's parts have none, so those with media are given one first.
 """
 
-import binascii
 import math
+import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
+from tollspan.instrumentation._readers._documents import document_tokens
 from tollspan.instrumentation._readers._facts import InputBound
+from tollspan.instrumentation._readers._inline import decoded_bytes, movie_seconds, pixels
 
-# Google's guide "Image understanding": an image is cut into tiles of min(width, height) / 1.5 pixels, at least 256 and
-# at most 768, of 258 tokens each; recorded calls show one more, of the whole image. Gemini 3 bills an image of any size
-# at most 2,240 (guide "Media resolution").
+# Gemini 1 and 2, Google's guides "Image understanding" and "Media resolution": an image of at most 384 pixels a side is
+# 258 tokens. A larger one is cut into tiles of min(width, height) / 1.5 pixels, at least 256 and at most 768, of 258
+# tokens each; recorded calls show one more, of the whole image. The resolution `high` pans over it: 2,048 more.
+_BEFORE_3 = re.compile(r"(?:.*/)?gemini-(?:robotics-er-)?[12](?:\.|-)")
+_GEMINI_3 = re.compile(r"(?:.*/)?gemini-3(?!\d)")
 _TILE_TOKENS = 258
-_FEWEST_PIXELS, _MOST_PIXELS = 256, 768
-_IMAGE_TOKENS = 2_500
+_UNCUT_PIXELS, _FEWEST_PIXELS, _MOST_PIXELS = 384, 256, 768
+_PANNED_TOKENS = 256 + 2_048
 # An image whose size is not known here has at most some 100 pixels for each of its bytes.
-_IMAGE_BYTES_PER_TOKEN = 10
-# Guides "Audio understanding" and "Video understanding": 32 tokens a second of sound; 258 for each frame, one frame a
-# second unless told. Speech has no less than 480 bytes a second.
-_AUDIO_TOKENS = 500
-_AUDIO_BYTES_PER_TOKEN = 15
-_SECOND_OF_VIDEO_TOKENS = 350
-_VIDEO_TOKENS = 5_000
+_IMAGE_BYTES_PER_TOKEN, _IMAGE_TOKENS = 10, 2_500
+# Gemini 3, the guide "Media resolution": tokens of an image of any size, and of the image of a page; of a frame 70, or
+# 280 at `high`. Recorded calls show 1,092 for a page without a resolution.
+_OF_IMAGE = {"low": 280, "medium": 560, "high": 1_120, "ultra_high": 2_240}
+_IMAGE_BY_DEFAULT = 1_120
+_OF_FRAME, _OF_FRAME_AT_HIGH = 70, 280
+_OF_TIMESTAMP = 16
+# Guides "Audio understanding" and "Video understanding": 32 tokens a second of sound; before Gemini 3, 258 of a frame
+# and some for its time; one frame a second unless told.
+_OF_SECOND_OF_SOUND = 33
+_OF_FRAME_BEFORE_3 = 263
+_VIDEO_TOKENS = 512
+_LEAST_VIDEO_BYTES = 350  # of a second: not even a film of still images has fewer
 _MOST_FRAMES = 24
-# `mvhd`, the header of an MP4 movie, has times of 4 bytes each in version 0 and of 8 in version 1 (ISO/IEC 14496-12).
-_MOVIE = b"mvhd"
-_HEAD_CHARS = 262_144
 
 _MARK = "tollspan.media"
 _HOLDERS = frozenset(
@@ -45,7 +53,9 @@ _UNITS = {"audio": "tokens_audio_in", "image": "tokens_image_in", "video": "toke
 def content_bound(body: Mapping[str, Any], items: str, model: str | None, *, tools: bool) -> InputBound:
     """Bound the input tokens of one request; `items` names the field with its contents."""
     asked = {key: _marked(value) if key in _HOLDERS else value for key, value in body.items()}
-    return bounds.input_bound({**asked, "model": model}, items, _MEDIA, tools=tools)
+    config = body.get("generationConfig") or body.get("generation_config")
+    media = {_MARK: partial(_read_media, _level(config))}
+    return bounds.input_bound({**asked, "model": model}, items, media, tools=tools)
 
 
 def units_in(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,59 +64,69 @@ def units_in(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(unit for kind, unit in _UNITS.items() if kind in kinds)
 
 
-def media_tokens(data: object, mime_type: str, frames: int = 1) -> tuple[int, str | None]:
-    """Bound one file in base64: an image, audio, video or anything else, as its MIME type says."""
+def is_text(body: Mapping[str, Any]) -> bool:
+    """Tell whether a request has no media, of which Google also bills a document's pages as images."""
+    return next(_mime_types(body), None) is None
+
+
+def media_tokens(
+    data: object, mime_type: str, model: str, *, frames: int = 1, level: str | None = None
+) -> tuple[int, str | None]:
+    """Bound one file in base64: an image, audio, video or anything else, as its MIME type says.
+
+    `frames` of a video are looked at for each second; `level` is the media resolution: `low` to `ultra_high`.
+    """
     kind = mime_type.partition("/")[0].lower()
-    size = bounds.decoded_bytes(data)
+    size = decoded_bytes(data)
     if size is None:
         return 0, "media of unknown size"
-    if kind == "image":
-        return _image_tokens(data, size), None
     if kind == "audio":
-        return size // _AUDIO_BYTES_PER_TOKEN + _AUDIO_TOKENS, None
+        return bounds.sound_tokens(data, _OF_SECOND_OF_SOUND)
     if kind == "video":
-        return _video_tokens(str(data), size, frames), None
-    return bounds.file_tokens(data)
+        return _video_tokens(data, size, frames * _frame_tokens(model, level) + _OF_SECOND_OF_SOUND), None
+    shown = _OF_IMAGE.get(level or "", _IMAGE_BY_DEFAULT)
+    if kind == "image":
+        return _by_generation(model, _image_before_3(data, size, level), shown), None
+    return document_tokens(data, _by_generation(model, _TILE_TOKENS, shown))
 
 
-def _image_tokens(data: object, size: int) -> int:
-    pixels = bounds.pixels(_standard(str(data)[:_HEAD_CHARS]))
-    if pixels is None or not all(pixels):
+def _by_generation(model: str, before_3: int, since: int) -> int:
+    """Give the number that a model's generation has; the larger one where its name does not tell, as of a tuned one."""
+    if _BEFORE_3.match(model):
+        return before_3
+    return since if _GEMINI_3.match(model) else max(before_3, since)
+
+
+def _image_before_3(data: object, size: int, level: str | None) -> int:
+    if level in ("low", "medium"):
+        return _TILE_TOKENS
+    sides = pixels(data)
+    if sides is None:
         return size // _IMAGE_BYTES_PER_TOKEN + _IMAGE_TOKENS
-    tile = min(max(int(min(pixels) / 1.5), _FEWEST_PIXELS), _MOST_PIXELS)
-    tiles = math.ceil(pixels[0] / tile) * math.ceil(pixels[1] / tile) + 1
-    return max(tiles * _TILE_TOKENS, _IMAGE_TOKENS)
+    panned = _PANNED_TOKENS if level == "high" else 0
+    if max(sides) <= _UNCUT_PIXELS:
+        return max(_TILE_TOKENS, panned)
+    tile = min(max(int(min(sides) / 1.5), _FEWEST_PIXELS), _MOST_PIXELS)
+    tiles = math.ceil(sides[0] / tile) * math.ceil(sides[1] / tile) + 1
+    return max(tiles * _TILE_TOKENS, panned)
 
 
-def _video_tokens(data: str, size: int, frames: int) -> int:
-    seconds = _seconds(_decoded(data))
-    # Where its length is not found, not even a film of still images has so few bytes.
-    tokens = size if seconds is None else math.ceil(seconds) * _SECOND_OF_VIDEO_TOKENS
-    return tokens * frames + _VIDEO_TOKENS
+def _frame_tokens(model: str, level: str | None) -> int:
+    since = _OF_FRAME_AT_HIGH if level in ("high", "ultra_high") else _OF_FRAME
+    return _by_generation(model, _OF_FRAME_BEFORE_3, since + _OF_TIMESTAMP)
 
 
-def _standard(base64: str) -> str:
-    """Give base64 in its standard alphabet: google-genai sends the one for URLs."""
-    return base64.replace("-", "+").replace("_", "/")
+def _video_tokens(data: object, size: int, per_second: int) -> int:
+    seconds = movie_seconds(data)
+    length = size / _LEAST_VIDEO_BYTES if seconds is None else seconds
+    return math.ceil(length + 1) * per_second + _VIDEO_TOKENS
 
 
-def _decoded(base64: str) -> bytes:
-    whole = _standard(base64[: len(base64) // 4 * 4])
-    try:
-        return binascii.a2b_base64(whole)
-    except ValueError:
-        return b""
-
-
-def _seconds(movie: bytes) -> float | None:
-    """Give the length of an MP4 movie, from its header; None where there is none, or where it does not say."""
-    at = movie.rfind(_MOVIE) + len(_MOVIE)
-    wide = movie[at : at + 1] == b"\x01"
-    scale_at, length = (at + 20, 8) if wide else (at + 12, 4)
-    scale = int.from_bytes(movie[scale_at : scale_at + 4])
-    ticks = int.from_bytes(movie[scale_at + 4 : scale_at + 4 + length])
-    known = at >= len(_MOVIE) and scale and 0 < ticks < 2 ** (8 * length) - 1
-    return ticks / scale if known else None
+def _level(holder: object) -> str | None:
+    """Give the media resolution that a request names, or a part inside of an object: `low` to `ultra_high`."""
+    named = sse.at(holder, "mediaResolution") or sse.at(holder, "media_resolution")
+    level = sse.text(named) or sse.text(sse.at(named, "level"))
+    return level.lower().removeprefix("media_resolution_") if level else None
 
 
 def _marked(value: object, depth: int = _DEPTH) -> object:
@@ -121,14 +141,15 @@ def _marked(value: object, depth: int = _DEPTH) -> object:
     return {**value, **changed} if changed else value
 
 
-def _read_media(part: Mapping[str, Any], _model: str) -> bounds.Measured:
+def _read_media(level: str | None, part: Mapping[str, Any], model: str) -> bounds.Measured:
     rest = bounds.without(part, "type", *_INLINE, *_BY_URI)
     if any(part.get(key) for key in _BY_URI):
         return 0, "file by URI", rest
     blob: Mapping[str, Any] = next((part[key] for key in _INLINE if isinstance(part.get(key), Mapping)), {})
     frames = sse.at(part.get("videoMetadata") or part.get("video_metadata"), "fps")
     frames = min(max(math.ceil(bounds.number(frames) or 1), 1), _MOST_FRAMES)
-    return *media_tokens(blob.get("data"), _mime_type(blob), frames), rest
+    level = _level(part) or level
+    return *media_tokens(blob.get("data"), _mime_type(blob), model, frames=frames, level=level), rest
 
 
 def _mime_type(blob: object) -> str:
@@ -145,6 +166,3 @@ def _mime_types(value: object, depth: int = _DEPTH) -> Iterator[str]:
                 yield _mime_type(inner).lower()
             elif key in _HOLDERS:
                 yield from _mime_types(inner, depth - 1)
-
-
-_MEDIA: dict[str, bounds.MediaReader] = {_MARK: _read_media}

@@ -6,7 +6,7 @@ from typing import Any
 
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Flavour, RequestFacts, ResponseFacts
-from tollspan.instrumentation._readers._gemini._bounds import content_bound, units_in
+from tollspan.instrumentation._readers._gemini._bounds import content_bound, is_text, units_in
 from tollspan.instrumentation._readers._gemini._names import failure, model_in
 from tollspan.instrumentation._readers._gemini._usage import token_usage
 
@@ -37,6 +37,7 @@ class _GeminiEmbeddings(Flavour):
             max_output_tokens=0,
             attributes={} if dimensions is None else {"gen_ai.embeddings.dimension.count": dimensions},
             find_units=partial(units_in, body),
+            is_text=partial(is_text, body),
         )
 
     def response(self, body: bytes) -> ResponseFacts:

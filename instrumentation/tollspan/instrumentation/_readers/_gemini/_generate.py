@@ -11,7 +11,7 @@ import orjson
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
-from tollspan.instrumentation._readers._gemini._bounds import content_bound, units_in
+from tollspan.instrumentation._readers._gemini._bounds import content_bound, is_text, units_in
 from tollspan.instrumentation._readers._gemini._names import failure, model_in, model_named
 from tollspan.instrumentation._readers._gemini._usage import token_usage
 
@@ -64,6 +64,7 @@ class _GeminiGenerate(Flavour):
             service_tier=_asked_tier(body),
             attributes=config_attributes(config),
             find_units=partial(_units, body, config),
+            is_text=partial(is_text, body),
             limitable=True,
         )
 

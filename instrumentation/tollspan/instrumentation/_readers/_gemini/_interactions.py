@@ -180,13 +180,14 @@ def _kinds(value: object, depth: int = _DEPTH) -> Iterator[str]:
         yield from _kinds(value.get("content"), depth - 1)
 
 
-def _read_media(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
+def _read_media(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     if part.get("uri"):
         return 0, f"{part['type']} by URI", ()
     if "data" not in part:
         return None
     mime_type = sse.text(part.get("mime_type")) or str(part["type"])
-    return *media_tokens(part["data"], mime_type), bounds.without(part, "data")
+    level = sse.text(part.get("resolution"))
+    return *media_tokens(part["data"], mime_type, model, level=level), bounds.without(part, "data")
 
 
 _MEDIA: dict[str, bounds.MediaReader] = dict.fromkeys(("audio", "document", "file", "image", "video"), _read_media)

@@ -8,7 +8,8 @@ from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Fetch, Flavour, InputBound, Reader, RequestFacts, ResponseFacts
 from tollspan.instrumentation._readers._mistral._pieces import MISTRAL_PIECES
-from tollspan.instrumentation._readers._openai._chat import MEDIA, OpenAIChat
+from tollspan.instrumentation._readers._openai._chat import OpenAIChat
+from tollspan.instrumentation._readers._openai._inputs import MEDIA
 
 _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
     "frequency_penalty": ("gen_ai.request.frequency_penalty", bounds.number),

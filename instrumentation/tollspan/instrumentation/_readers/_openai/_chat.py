@@ -1,6 +1,5 @@
 """OpenAI's chat completions, as OpenAI and the many servers compatible with it speak them."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -10,6 +9,7 @@ from typing import Any
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
+from tollspan.instrumentation._readers._openai._inputs import MEDIA
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _ATTRIBUTES: dict[str, tuple[str, bounds.Converter]] = {
@@ -61,22 +61,6 @@ _PARTS: sse.Parts = (
     ("tokens_image_out", (("completion_tokens_details", "image_tokens"),)),
 )
 
-# Tiles: gpt-4o-mini bills 2,833 + 5,667 for each of at most eight, the other models at most 85 + 170 for each.
-# Patches: one for each 32 x 32 pixels, times at most 2.46; at most 1,536 on smaller models, on the newest any number.
-# Source: OpenAI's guide "Images and vision", section "Calculating costs", as of 2026.
-_MINI_TILES = re.compile(r"gpt-4o-mini")
-_TILES = re.compile(
-    r"(?:chatgpt-|gpt-)4o|gpt-4-(?:turbo|vision)|gpt-4\.5|gpt-4\.1(?!-mini|-nano)|gpt-5(?:-chat|-\d|$)|o1|o3|computer-use"
-)
-_SMALL_PATCHES = re.compile(r"gpt-4\.1-(?:mini|nano)|gpt-5(?:\.4)?-(?:mini|nano)|gpt-5\.2|o4-mini")
-_MINI_BASE_TOKENS, _MINI_TILE_TOKENS = 2_833, 5_667
-_BASE_TOKENS, _TILE_TOKENS = 85, 170
-_SMALL_BUDGET = 1_536
-_FEWEST_PATCHES = 256
-_PATCH_TOKENS = 2.46
-# Other vendors bill fixed sums for an image of any size: Llama up to 6,404 tokens, Gemini 3 about 1,120.
-_FOREIGN_IMAGE_TOKENS = 8_500
-
 
 class OpenAIChat(Flavour):
     """`POST .../chat/completions`; also Azure, Groq, Mistral, DeepSeek, OpenRouter, vLLM and their like."""
@@ -101,6 +85,7 @@ class OpenAIChat(Flavour):
             service_tier=sse.text(asked.get("service_tier")),
             attributes=bounds.attributes(asked, _ATTRIBUTES),
             find_units=partial(_spoken_units, asked),
+            is_text=lambda: all(_kind(part) == "text" for part in _parts(asked.get("messages"))),
             limitable=True,
         )
 
@@ -349,80 +334,3 @@ def _audio_reference(messages: object) -> str | None:
         if type(message) is dict and message.get("audio"):
             return "audio held by the server"
     return None
-
-
-def image_tokens(image: str, model: str) -> tuple[int, str | None]:
-    """Bound one image, given as a `data:` URL, an address or base64 (formula and source: see `_TILES`).
-
-    What has no image's header counts all of its bytes: the API refuses it, or it is no image at all.
-    """
-    if bounds.is_remote(image):
-        return 0, "image by URL"
-    size = bounds.pixels(image)
-    if size is None or not all(size):
-        return sse.utf8_bytes(image), None
-    name = model.rpartition("/")[2].removeprefix("ft:")
-    if _MINI_TILES.match(name):
-        return _MINI_BASE_TOKENS + _MINI_TILE_TOKENS * _tiles(*size), None
-    if _TILES.match(name):
-        return _BASE_TOKENS + _TILE_TOKENS * _tiles(*size), None
-    patches = max(math.ceil(size[0] / 32) * math.ceil(size[1] / 32), _FEWEST_PATCHES)
-    if _SMALL_PATCHES.match(name):
-        patches = min(patches, _SMALL_BUDGET)
-    tokens = math.ceil(patches * _PATCH_TOKENS)
-    return (tokens if _OPENAI.match(name) else max(tokens, _FOREIGN_IMAGE_TOKENS)), None
-
-
-def _tiles(width: int, height: int) -> int:
-    """Count tiles of 512 pixels, after fitting into 2,048 x 2,048 and bringing the shorter side down to 768."""
-    scale = min(1.0, 2048 / max(width, height))
-    scale *= min(1.0, 768 / (min(width, height) * scale))
-    return math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
-
-
-def file_bound(file: Mapping[str, Any]) -> tuple[int, str | None]:
-    """Bound a file object: inline data, else an address or an id that the server resolves."""
-    if file.get("file_id"):
-        return 0, "file held by the server"
-    if file.get("file_url") or bounds.is_remote(file.get("file_data")):
-        return 0, "file by URL"
-    return bounds.file_tokens(file.get("file_data"))
-
-
-def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
-    image = part.get("image_url")
-    inner = image if isinstance(image, Mapping) else {"url": image}
-    if not isinstance(url := inner.get("url"), str):
-        return None
-    rest = (*bounds.without(inner, "url"), *bounds.without(part, "image_url"))
-    return *image_tokens(url, model), rest
-
-
-def _read_audio(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
-    audio = part.get("input_audio")
-    if not isinstance(audio, Mapping):
-        return None
-    rest = (*bounds.without(audio, "data"), *bounds.without(part, "input_audio"))
-    return *bounds.audio_tokens(audio.get("data")), rest
-
-
-def _read_file(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
-    file = part.get("file")
-    if not isinstance(file, Mapping):
-        return None
-    return *file_bound(file), (*bounds.without(file, "file_data"), *bounds.without(part, "file"))
-
-
-def _read_remote(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
-    kind = str(part["type"])
-    return (0, f"{kind.removesuffix('_url')} input", ()) if kind in part else None
-
-
-MEDIA: dict[str, bounds.MediaReader] = {
-    "document_url": _read_remote,
-    "file": _read_file,
-    "image_url": _read_image,
-    "input_audio": _read_audio,
-    "input_video": _read_remote,
-    "video_url": _read_remote,
-}

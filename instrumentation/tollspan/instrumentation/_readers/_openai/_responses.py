@@ -7,15 +7,10 @@ from typing import Any
 from tollspan.instrumentation._readers import _bounds as bounds
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import Flavour, InputBound, RequestFacts, ResponseFacts
-from tollspan.instrumentation._readers._openai._chat import (
-    LITELLM_COST,
-    cost_of,
-    file_bound,
-    image_tokens,
-    take_stated_cost,
-)
-from tollspan.instrumentation._readers._openai._chat import MEDIA as CHAT_MEDIA
+from tollspan.instrumentation._readers._openai._chat import LITELLM_COST, cost_of, take_stated_cost
 from tollspan.instrumentation._readers._openai._images import drawn_tokens
+from tollspan.instrumentation._readers._openai._inputs import MEDIA as CHAT_MEDIA
+from tollspan.instrumentation._readers._openai._inputs import file_bound, image_tokens
 
 # The API refuses a smaller `max_output_tokens`.
 FEWEST_OUTPUT_TOKENS = 16
@@ -231,11 +226,13 @@ def _read_image(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
     if part.get("file_id"):
         return 0, "file held by the server", ()
     image = part.get("image_url")
-    return (*image_tokens(image, model), bounds.without(part, "image_url")) if isinstance(image, str) else None
+    if not isinstance(image, str):
+        return None
+    return *image_tokens(image, model, part.get("detail")), bounds.without(part, "image_url")
 
 
-def _read_file(part: Mapping[str, Any], _model: str) -> bounds.Measured | None:
-    return *file_bound(part), bounds.without(part, "file_data")
+def _read_file(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
+    return *file_bound(part, model), bounds.without(part, "file_data")
 
 
 def _read_generated(part: Mapping[str, Any], model: str) -> bounds.Measured | None:
