@@ -225,6 +225,44 @@ def adjust(url: str | None, /, **options: Any) -> None:
     correct(url, **options)
 
 
+@cli.command(epilog=_INSTANTS)
+@click.option("--since", metavar="INSTANT", help="Calls that began at or after it. Default: all.")
+@click.option("--until", metavar="INSTANT", help="Calls that began before it. Default: all.")
+@click.option("--model", metavar="GLOB", help="Only these models, like 'gpt-4o*'.")
+@click.option("--provider", metavar="NAME", help="Only this provider, like openai or aws.bedrock.")
+@click.option(
+    "--prices",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file of prices, for a what-if. Default: the setting `prices`.",
+)
+@click.option("--stated", is_flag=True, help="Also costs that a provider or other instrumentation has stated.")
+@click.option("--corrected", is_flag=True, help="Also calls whose cost somebody has corrected by hand.")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@click.option("--undo", metavar="RUN", help="Take back what a run has written; it tells its name at its end.")
+@_zone
+@_json
+@click.pass_obj
+@click.pass_context
+def reprice(ctx: click.Context, url: str | None, /, **options: Any) -> None:
+    """Compute anew, by today's prices, what past calls cost, and show the difference by day and model.
+
+    Each call that costs something else gets an adjust event, in the windows where it counts. What is interrupted goes
+    on when it is run again. Exit status 1 when some calls could not be corrected.
+    """
+    from . import _reprice  # noqa: PLC0415 - see the module's docstring
+
+    run = options.pop("undo")
+    if run is None:
+        ctx.exit(_reprice.reprice(url, **options))
+    _refuse_others(options, ("as_json",), "--undo RUN takes no other option than --json")
+    ctx.exit(_reprice.undo(url, "reprice", run, as_json=options["as_json"]))
+
+
+def _refuse_others(options: dict[str, Any], allowed: tuple[str, ...], text: str) -> None:
+    if any(value for name, value in options.items() if name not in allowed):
+        raise click.UsageError(text)
+
+
 @cli.command()
 @click.option("--verify", is_flag=True, help="Count all balances anew from the log, and compare.")
 @_json

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tollspan.ledger import (
+    SERVICE_TIER,
     Beginning,
     Charge,
     Entry,
@@ -19,6 +20,9 @@ from tollspan.ledger import (
 )
 
 from ._record import CallRecord, Held
+
+_STANDARD_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
+"""What the APIs call the tier that costs the list price."""
 
 
 def settlement(record: CallRecord) -> Entry:
@@ -118,7 +122,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         cost_est_usd=_usd(record.held.nano if record.held and not record.estimated else record.estimate),
         cost_actual_usd=_usd(record.cost) if event_type == "commit" else None,
         cost_source=record.cost_source,
-        cost_rates=record.rate_card.rates() if record.rate_card else None,
+        cost_rates=_rates(record),
         status=record.status,
         timing=_timing(record),
         http_status=record.http_status,
@@ -184,6 +188,14 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
         return charge_of(limit, fallback if record.usage is None else tokens_of(record.usage))
     spend = record.cost if record.cost is not None else record.estimate
     return charge_of(limit, fallback if spend is None else spend)
+
+
+def _rates(record: CallRecord) -> dict[str, Any] | None:
+    """The prices used; and the tier of what is not billed as everything is: without it nobody could price it again."""
+    rates = record.rate_card.rates() if record.rate_card else {}
+    if record.service_tier and record.service_tier.lower() not in _STANDARD_TIERS:
+        rates[SERVICE_TIER] = record.service_tier.lower()
+    return rates or None
 
 
 def _timing(record: CallRecord) -> dict[str, float]:

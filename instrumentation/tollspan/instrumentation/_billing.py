@@ -26,6 +26,7 @@ def book(
         _book_free(record, None if answer.complete else _CUT)
     elif record.usage is not None:
         tier = answer.service_tier or request.service_tier
+        record.service_tier = tier
         book_usage(record, lambda model: price_of(model, tier))
         _book_others(record, answer, price_of)
     else:

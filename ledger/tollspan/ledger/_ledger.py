@@ -30,7 +30,7 @@ from ._windows import Window, room_at
 from ._writer import Writer
 
 if TYPE_CHECKING:
-    from . import _adjust, _archive, _figures, _parquet, _queries, _verify
+    from . import _adjust, _archive, _figures, _parquet, _queries, _reprice, _runs, _verify
     from ._archive import Imported, Progress
     from ._figures import (
         DailyModelCost,
@@ -47,10 +47,12 @@ if TYPE_CHECKING:
         UnderheldCalls,
         UnpricedCalls,
     )
+    from ._reprice import Repriced, RepriceSelection
+    from ._runs import RunKind, Undone
 else:  # what no call needs
-    _adjust, _archive, _figures, _parquet, _queries, _verify = (
+    _adjust, _archive, _figures, _parquet, _queries, _reprice, _runs, _verify = (
         LazyModule(f"{__package__}.{name}")
-        for name in ("_adjust", "_archive", "_figures", "_parquet", "_queries", "_verify")
+        for name in ("_adjust", "_archive", "_figures", "_parquet", "_queries", "_reprice", "_runs", "_verify")
     )
 
 _PAGE = 1000
@@ -389,6 +391,44 @@ class Ledger:
         for event in events:
             self.writer.put_durable(Entry(event)).wait()
         return events
+
+    def reprice(
+        self,
+        selection: "RepriceSelection",
+        *,
+        prices: Path | None = None,
+        tz: str = "UTC",
+        dry_run: bool = False,
+        command: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> "Repriced":
+        """Bring past calls to what they cost by today's prices, and give the difference by model and day of a zone.
+
+        `prices` is a price file that goes before the tables. Each call that costs something else gets one adjust, in
+        the windows where it counts; with `dry_run` nothing is written. Again, or after an interruption, it goes on
+        where it stopped: by the same selection or, where there is one, the same `command`. `undo` takes it back.
+        Raises PriceFileError, QueryError for a zone that does not exist, and LedgerUnavailable.
+        """
+        self.flush()
+        return _reprice.reprice(
+            self.store,
+            self.writer,
+            selection,
+            prices=prices,
+            timezone=tz,
+            dry_run=dry_run,
+            command=command,
+            progress=progress,
+        )
+
+    def undo(self, kind: "RunKind", run: str, *, progress: "Progress | None" = None) -> "Undone":
+        """Take back what a run of `reprice` or `reconcile` has written, by adjusts that are its opposites.
+
+        A call that was corrected since stays as it is. Again, it does nothing. Raises LedgerError for a run that the
+        ledger does not have, and LedgerUnavailable.
+        """
+        self.flush()
+        return _runs.undo_run(self.store, self.writer, kind, run, progress=progress)
 
     def tell_once(self, what: str) -> bool:
         """Whether nobody has asked to tell `what` before, in any process. Raises LedgerUnavailable."""
