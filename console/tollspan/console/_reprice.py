@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from tollspan.ledger import Repriced, RepricedRow, RepriceSelection, Settings, Undone
+from tollspan.ledger import Repriced, RepricedRow, RepriceSelection, Undone
 
 from ._ledgers import existing_ledger, settings_for
 from ._progress import bar
@@ -21,7 +21,7 @@ from ._when import instant, iso, shown
 
 _INTERRUPTED = 130
 _KEPT = {
-    "stated": "whose cost was stated, by the provider or by other instrumentation (--stated reprices them too)",
+    "stated": "whose cost was stated to us (--stated reprices them too)",
     "corrected": "corrected by hand (--corrected reprices them too)",
     "unknown_usage": "whose usage nobody knows",
     "no_price": "that had a price which is not found any more",
@@ -62,7 +62,7 @@ def reprice(
     if as_json:
         print_json(_as_dict(found, selection, zone, dry_run=dry_run))
     else:
-        console().print(_title(selection, settings, file, zone), style="dim")
+        console().print(_title(selection, file, zone), style="dim")
         _print_text(found, dry_run=dry_run)
     return 1 if found.calls["conflict"] else 0
 
@@ -113,12 +113,11 @@ def _undone(found: Undone) -> str:
     return "; ".join([said, *(f"{count} {what}" for count, what in more if count)])
 
 
-def _title(selection: RepriceSelection, settings: Settings, file: Path | None, zone: str) -> str:
+def _title(selection: RepriceSelection, file: Path | None, zone: str) -> str:
     begin = "the beginning" if selection.since is None else shown(selection.since, zone)
     finish = "now" if selection.until is None else shown(selection.until, zone)
     named = "" if file is None else f"{plain(str(file))}, then "
-    what = "" if file is None or file == settings.prices else " (what if)"
-    return f"calls from {begin} to {finish}, {zone}; prices of {named}genai-prices {version('genai-prices')}{what}"
+    return f"calls from {begin} to {finish}, {zone}; prices of {named}genai-prices {version('genai-prices')}"
 
 
 def _print_text(found: Repriced, *, dry_run: bool) -> None:
@@ -126,11 +125,14 @@ def _print_text(found: Repriced, *, dry_run: bool) -> None:
     if changed:
         _print_table(changed)
     before, after = (sum(getattr(row, name) for row in found.rows) for name in ("unpriced_before", "unpriced_after"))
-    would = "would cost" if dry_run else "cost"
+    costs, priced = ("would cost", "would have") if dry_run else ("cost", "have")
     click.echo(
-        f"{number(found.calls['changed'], 'call')} {would} something else now, {found.calls['first']} have a price for "
-        f"the first time, {found.calls['unchanged']} cost the same; unpriced: {before} before, {after} after"
+        f"{number(found.calls['changed'], 'call')} {costs} something else now, {found.calls['unchanged']} the same"
     )
+    if before:
+        click.echo(
+            f"{found.calls['first']} {priced} a price for the first time; unpriced: {before} before, {after} after"
+        )
     for verdict, what in _KEPT.items():
         if count := found.calls[verdict]:  # type: ignore[index]
             click.echo(f"as before: {number(count, 'call')} {what}")
