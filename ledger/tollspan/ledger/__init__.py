@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ._overrides import BudgetOverride, Overrides
     from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
     from ._prune import Pruned
+    from ._reconcile import BILL_FORMATS, BillError, BillFormat, Explanation, Reconciled, ReconciledRow, Tolerance
     from ._registry import dump_definition, load_definition
     from ._reprice import Repriced, RepricedRow, RepriceSelection
     from ._runs import Undone
@@ -96,6 +97,7 @@ else:
             "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
+            "_reconcile": "BILL_FORMATS BillError BillFormat Explanation Reconciled ReconciledRow Tolerance",
             "_reprice": "Repriced RepricedRow RepriceSelection",
             "_runs": "Undone",
             "_selection": "QueryError time_zone",
@@ -112,6 +114,7 @@ else:
 
 __all__ = [
     "BEHIND",
+    "BILL_FORMATS",
     "LEDGER_BUDGET",
     "LONGEST_WAIT_S",
     "NANO_PER_USD",
@@ -119,6 +122,8 @@ __all__ = [
     "SETTINGS",
     "Balance",
     "Beginning",
+    "BillError",
+    "BillFormat",
     "BudgetDefinition",
     "BudgetOverride",
     "BudgetSyntaxError",
@@ -134,6 +139,7 @@ __all__ = [
     "Entry",
     "ErrorRate",
     "EventType",
+    "Explanation",
     "Grant",
     "HoldRequest",
     "Imported",
@@ -159,6 +165,8 @@ __all__ = [
     "Pruned",
     "QueryError",
     "RateCard",
+    "Reconciled",
+    "ReconciledRow",
     "Recovered",
     "Refusal",
     "ReportRow",
@@ -170,6 +178,7 @@ __all__ = [
     "Status",
     "Ticket",
     "TimePoint",
+    "Tolerance",
     "Trouble",
     "UncoveredCalls",
     "UnderheldCalls",

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +30,7 @@ from ._windows import Window, room_at
 from ._writer import Writer
 
 if TYPE_CHECKING:
-    from . import _adjust, _archive, _figures, _parquet, _queries, _reprice, _runs, _verify
+    from . import _adjust, _archive, _figures, _parquet, _queries, _reconcile, _reprice, _runs, _verify
     from ._archive import Imported, Progress
     from ._figures import (
         DailyModelCost,
@@ -47,12 +47,23 @@ if TYPE_CHECKING:
         UnderheldCalls,
         UnpricedCalls,
     )
+    from ._reconcile import BillFormat, Reconciled, Tolerance
     from ._reprice import Repriced, RepriceSelection
     from ._runs import RunKind, Undone
 else:  # what no call needs
-    _adjust, _archive, _figures, _parquet, _queries, _reprice, _runs, _verify = (
+    _adjust, _archive, _figures, _parquet, _queries, _reconcile, _reprice, _runs, _verify = (
         LazyModule(f"{__package__}.{name}")
-        for name in ("_adjust", "_archive", "_figures", "_parquet", "_queries", "_reprice", "_runs", "_verify")
+        for name in (
+            "_adjust",
+            "_archive",
+            "_figures",
+            "_parquet",
+            "_queries",
+            "_reconcile",
+            "_reprice",
+            "_runs",
+            "_verify",
+        )
     )
 
 _PAGE = 1000
@@ -419,6 +430,40 @@ class Ledger:
             dry_run=dry_run,
             command=command,
             progress=progress,
+        )
+
+    def reconcile(
+        self,
+        files: Sequence[Path],
+        *,
+        form: "BillFormat | None" = None,
+        since: float | None = None,
+        until: float | None = None,
+        same: Mapping[str, str] | None = None,
+        tolerance: "Tolerance | None" = None,
+        adjust: bool = False,
+        one_sided: bool = False,
+    ) -> "Reconciled":
+        """Compare a provider's export of costs or usage, in one or more files, with this ledger by UTC day and model.
+
+        `form` is told from the content, unless given. Only whole days from `since` to before `until` (epoch seconds).
+        `same` says which model of the export is which of the ledger where their names do not tell; `tolerance` is 1 %
+        or 0.01 USD. With `adjust`, each day of a model that both name is brought to what is billed, by one adjust;
+        with `one_sided`, those of other models too. `undo` takes it back. Raises BillError, OSError, QueryError,
+        LedgerUnavailable.
+        """
+        self.flush()
+        return _reconcile.reconcile(
+            self.store,
+            self.writer,
+            files,
+            form=form,
+            since=since,
+            until=until,
+            same=same or {},
+            tolerance=tolerance or _reconcile.Tolerance(),
+            adjust=adjust,
+            one_sided=one_sided,
         )
 
     def undo(self, kind: "RunKind", run: str, *, progress: "Progress | None" = None) -> "Undone":

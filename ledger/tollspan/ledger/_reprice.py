@@ -24,7 +24,7 @@ from ._money import to_nano, to_usd
 from ._prices import PriceBook, RateCard, Unpriced
 from ._prices._names import provider_id_of
 from ._rows import from_row
-from ._runs import UNDO, Progress, begin_run, end_run, live, next_adjust_id, of_run, write_adjusts
+from ._runs import OF_A_BILL, Progress, begin_run, end_run, live, next_adjust_id, of_run, write_adjusts
 from ._selection import label, time_zone
 from ._store import SQLiteStore
 from ._units import BEHIND, unit_of
@@ -171,7 +171,7 @@ class _Call:
     @property
     def is_of_a_bill(self) -> bool:
         """Whether this is no call, but the difference of a day to a bill."""
-        return all(event.category in ("reconcile", UNDO) for event in self.events)
+        return self.events[0].operation == OF_A_BILL
 
     @property
     def nano(self) -> int:
@@ -215,8 +215,8 @@ def reprice(
             quicker = {adjusts[index][0] for index in write_adjusts(store, writer, marked)}
         for number, (call, verdict, adjust) in enumerate(decided):
             lost = number in quicker
-            found.calls["conflict" if lost else verdict] += 1
-            if verdict != "reconciled":
+            found.calls["conflict" if lost else verdict] += verdict == "reconciled" or not call.is_of_a_bill
+            if not call.is_of_a_bill:
                 table.add(call, None if lost else adjust)
     if not dry_run:
         end_run(store, writer, terms)
@@ -231,7 +231,7 @@ def _decide(call: _Call, book: PriceBook, selection: RepriceSelection) -> tuple[
     """What becomes of a call, and the adjust that it needs."""
     used = call.used
     if call.is_of_a_bill:
-        return "reconciled", None
+        return ("reconciled" if call.corrections else "unchanged"), None
     if not used:
         free = all(event.cost_source == "free" for event in call.events)
         return "unchanged" if free else "unknown_usage", None

@@ -22,6 +22,9 @@ from ._store import SQLiteStore
 from ._writer import Writer
 
 RunKind = Literal["reprice", "reconcile"]
+OF_A_BILL = "reconcile"
+"""The operation of the adjusts that are of no call, but of the difference of a day and a model to a bill."""
+
 UNDO = "undo"
 """The category of the adjusts that take back others; those of a run have its kind as their category."""
 
