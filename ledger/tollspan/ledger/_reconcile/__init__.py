@@ -59,4 +59,5 @@ def reconcile(
     found = compare(store, bill, since=since, until=until, same=same, tolerance=tolerance)
     if adjust:
         settle(store, writer, found, one_sided=one_sided)
+        found.after = compare(store, bill, since=since, until=until, same=same, tolerance=tolerance)
     return found

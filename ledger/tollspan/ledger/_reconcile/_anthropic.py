@@ -10,11 +10,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from tollspan.ledger._reconcile._bill import Bill, BillError, BillLine, amount, rows, table, text, tokens, usd_only, utc
+from tollspan.ledger._reconcile._bill import (
+    Bill,
+    BillError,
+    BillLine,
+    amount,
+    rows,
+    table,
+    text,
+    tokens,
+    tokens_of,
+    usd_only,
+    utc,
+)
 
 PROVIDER = "anthropic"
 _CENTS = -2
 _STANDARD = (None, "standard")
+_TOKENS = ("uncached_input_tokens", "cache_read_input_tokens", "output_tokens")
 _CSV_TOKENS = (
     "usage_input_tokens_no_cache",
     "usage_input_tokens_cache_write_5m",
@@ -47,16 +60,15 @@ def read_usage(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill in tokens from pages of the messages usage report. Raises BillError."""
     bill = Bill(format="anthropic-usage", provider=PROVIDER, measure="tokens")
     for place, start, result in _results(bill, pages, where):
-        written = result.get("cache_creation") or {}
-        counts = {name: result.get(name) for name in ("uncached_input_tokens", "cache_read_input_tokens")}
-        counts |= {f"cache_creation.{name}": count for name, count in table(written, f"{place}.cache_creation").items()}
-        counts["output_tokens"] = result.get("output_tokens")
+        written = table(result.get("cache_creation") or {}, f"{place}.cache_creation")
+        counted = tokens_of(result, _TOKENS, f"{place}.")
+        counted += sum(tokens(count, f"{place}.cache_creation.{name}") for name, count in written.items())
         bill.add(
             BillLine(
                 day=start.date(),
                 model=text(result.get("model")),
                 item="tokens",
-                tokens=sum(tokens(count, f"{place}.{name}") for name, count in counts.items()),
+                tokens=counted,
                 tier=_tier(result.get("service_tier")),
             )
         )
@@ -90,7 +102,7 @@ def read_usage_csv(records: Iterable[tuple[str, Mapping[str, str]]]) -> Bill:
                 day=utc(record["usage_date_utc"], f"{place}: usage_date_utc").date(),
                 model=text(record.get("model_version")),
                 item="tokens",
-                tokens=sum(tokens(record.get(name), f"{place}: {name}") for name in _CSV_TOKENS),
+                tokens=tokens_of(record, _CSV_TOKENS, f"{place}: "),
             )
         )
     return bill

@@ -2,8 +2,8 @@
 
 Formats: docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html (columns like `line_item_usage_type`, in
 the older report `lineItem/UsageType`), and "Understanding your Amazon Bedrock Cost and Usage Report data" in the user
-guide of Bedrock (usage types like `USE1-Claude4.5Sonnet-input-tokens`). Models sold through the Marketplace are named by their product
-("Claude Sonnet 4.6 (Amazon Bedrock Edition)"); their usage types tell only the kind of tokens.
+guide of Bedrock (usage types like `USE1-Claude4.5Sonnet-input-tokens`). Models sold through the Marketplace are named
+by their product ("Claude Sonnet 4.6 (Amazon Bedrock Edition)"); their usage types tell only the kind of tokens.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What a provider says a day of a model has cost: the lines of an export, summed as they are read."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -147,6 +147,14 @@ def amount(value: Any, where: str) -> Decimal:
     return found
 
 
+def tokens_of(record: Mapping[str, Any], names: Iterable[str], where: str) -> int:
+    """The tokens of those fields that a record has. Raises BillError where it has none of them."""
+    there = [name for name in names if name in record]
+    if not there:
+        raise BillError(f"{where} has none of the counts of tokens of a usage report; leave --format out")
+    return sum(tokens(record[name], f"{where}{name}") for name in there)
+
+
 def tokens(value: Any, where: str) -> int:
     """A count of tokens, 0 where there is none. Raises BillError."""
     if value is None or value == "":
@@ -196,14 +204,19 @@ def text(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
+def _is_epoch(value: Any) -> bool:
+    """Whether a value is epoch seconds; 20261101 is a day."""
+    if isinstance(value, str):
+        return value.strip().isdecimal() and len(value.strip()) > len("20261101")
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+
+
 def _instant(value: Any) -> datetime | None:
     if isinstance(value, datetime):
         found = value
     elif isinstance(value, date):
         found = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    elif (isinstance(value, int | Decimal) and not isinstance(value, bool)) or (
-        isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) > len("20261101")
-    ):
+    elif _is_epoch(value):
         found = datetime.fromtimestamp(int(value), UTC)
     elif isinstance(value, str):
         found = datetime.fromisoformat(value.strip())

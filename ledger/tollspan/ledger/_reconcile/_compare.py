@@ -15,7 +15,6 @@ from tollspan.ledger._reconcile._counted import Counted, Log, counted_by_model, 
 from tollspan.ledger._reconcile._models import Pairing, paired
 from tollspan.ledger._selection import QueryError
 from tollspan.ledger._store import SQLiteStore
-from tollspan.ledger._windows import did_you_mean
 
 Sides = Literal["both", "bill", "ledger", "other"]
 """Where a model is named: by `both`, or by one of them on no day at all by the other; `other` lines name no model."""
@@ -25,6 +24,8 @@ OTHER_LINES = "(no model)"
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 _AMOUNT = re.compile(r"\$?\s*([0-9]+(?:\.[0-9]+)?)\s*(?:usd)?")
 _MOST_DAYS = 3_700
+_NAMES_SHOWN = 8
+_ITEMS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Reconciled:
     """A bill beside the ledger. `total` is of all rows; `reasons` are those that are of no single row.
 
     `only_billed` and `only_counted` are the models that just one side names. After `adjust`, `run` is its name,
-    `adjusted` how many rows were adjusted, `left` those that were not and why.
+    `adjusted` how many rows were adjusted, `left` those that were not and why, and `after` how it compares then.
     """
 
     format: str
@@ -111,6 +112,7 @@ class Reconciled:
     run: str | None = None
     adjusted: int = 0
     left: dict[str, int] = field(default_factory=dict)
+    after: "Reconciled | None" = None
 
     @property
     def is_within(self) -> bool:
@@ -173,7 +175,8 @@ def _check_same(same: Mapping[str, str], names: set[str], known: set[str]) -> No
     for exported, own in same.items():
         for name, where, there in ((exported, "export", names), (own, "ledger", known)):
             if name not in there:
-                raise QueryError(f"the {where} names no model {name!r}{did_you_mean(name, there)} in those days")
+                known_names = ", ".join(sorted(there)[:_NAMES_SHOWN]) or "none"
+                raise QueryError(f"the {where} names no model {name!r} in those days; it names {known_names}")
 
 
 class _Rows:
@@ -207,7 +210,8 @@ class _Rows:
         )
 
     def _row(self, day: date, model: str) -> ReconciledRow:
-        cell, calls, measure = self._cells[day, model], self._counted[day, model], self._bill.measure
+        cell, calls = self._cells.get((day, model), Cell()), self._counted.get((day, model), Counted())
+        measure = self._bill.measure
         if measure == "usd":
             billed, counted = to_usd(to_nano(cell.usd)), to_usd(calls.spent)
         else:
@@ -336,11 +340,8 @@ def _total(rows: Iterable[ReconciledRow], measure: Measure, tolerance: Tolerance
 
 def _items(cell: Cell) -> str:
     dearest = sorted(cell.items.items(), key=lambda item: -abs(item[1]))
-    named = [f"{name or 'unnamed'} {format_usd(to_nano(usd))}" for name, usd in dearest[:_SHOWN]]
-    return f"lines that name no model: {', '.join(named)}{', ...' if len(dearest) > _SHOWN else ''}"
-
-
-_SHOWN = 3
+    named = [f"{name or 'unnamed'} {format_usd(to_nano(usd))}" for name, usd in dearest[:_ITEMS_SHOWN]]
+    return f"lines that name no model: {', '.join(named)}{', ...' if len(dearest) > _ITEMS_SHOWN else ''}"
 
 
 def _calls(count: int) -> str:

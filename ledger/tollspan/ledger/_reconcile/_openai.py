@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from tollspan.ledger._reconcile._bill import Bill, BillLine, amount, rows, table, text, tokens, usd_only, utc
+from tollspan.ledger._reconcile._bill import Bill, BillLine, amount, rows, table, text, tokens_of, usd_only, utc
 
 PROVIDER = "openai"
 _SURFACE = re.compile(r"^(?P<surface>[\w ]+?) \| (?P<rest>.+)$")
 _MODEL = re.compile(r"(?=.*[0-9-])[A-Za-z0-9][\w.:-]*")
 _TIERS = ("batch", "flex", "priority")
-_IN, _OUT = ("input_tokens", "output_tokens")
+_TOKENS = ("input_tokens", "output_tokens")
 
 
 def read_costs(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
@@ -35,7 +35,7 @@ def read_usage(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill in tokens from pages of the usage API. Raises BillError."""
     bill = Bill(format="openai-usage", provider=PROVIDER, measure="tokens")
     for place, start, result in _results(bill, pages, where):
-        bill.add(_usage_line(start, result, place))
+        bill.add(_usage_line(start, result, f"{place}."))
     return bill
 
 
@@ -59,7 +59,7 @@ def read_usage_csv(records: Iterable[tuple[str, Mapping[str, str]]]) -> Bill:
     for place, record in records:
         start, end = _span(record, place)
         bill.cover(start, end)
-        bill.add(_usage_line(start, record, place))
+        bill.add(_usage_line(start, record, f"{place}: "))
     return bill
 
 
@@ -81,7 +81,7 @@ def _line(start: datetime, line_item: str | None, usd: Any) -> BillLine:
 
 
 def _usage_line(start: datetime, result: Mapping[str, Any], place: str) -> BillLine:
-    counted = sum(tokens(result.get(name), f"{place}.{name}") for name in (_IN, _OUT))
+    counted = tokens_of(result, _TOKENS, place)
     tier = "batch" if result.get("batch") in (True, "true", "True") else None
     return BillLine(day=start.date(), model=text(result.get("model")), item="tokens", tokens=counted, tier=tier)
 
