@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import bill_samples as samples
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from bill_samples import FIRST, SECOND, anthropic_costs, epoch, openai_costs
@@ -211,6 +212,18 @@ def test_pages_may_be_files_or_one_after_the_other(file):
     assert shown(read_bills([path, path])) == {(FIRST, "gpt-4o"): "1"}
     with pytest.raises(BillError, match="is an export of anthropic-cost, the others are of openai-costs"):
         read_bills([path, file(samples.ANTHROPIC_COSTS)])
+
+
+def test_it_tells_how_much_of_a_file_is_read(file, tmp_path):
+    """In bytes, or in rows of Parquet, up to all of it."""
+    path = file(samples.CUR + samples.CUR.splitlines()[2].join("\n\n") * 5000)
+    table = pa.csv.read_csv(path)
+    pq.write_table(table, tmp_path / "cur.parquet")
+    for each, size in ((path, path.stat().st_size), (tmp_path / "cur.parquet", table.num_rows)):
+        told = []
+        read_bills([each], None, lambda *figures: told.append(figures))  # noqa: B023 - called at once
+        assert told[-1] == (size, size)
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_money_is_never_a_float(file):
@@ -695,13 +708,13 @@ def test_rows_that_are_not_sure_are_left_and_told(ledger, file):
     assert (found.adjusted, found.left) == (
         1,
         {
-            "is of a model that only one side names (--map, or --one-sided)": 2,
-            "is not there as a whole day": 1,
+            "only one side names the model (--map, or --one-sided)": 2,
+            "the day is not there as a whole": 1,
         },
     )
     assert not found.after.is_within
     found = ledger.reconcile([path], adjust=True, one_sided=True)
-    assert (found.adjusted, found.left) == (2, {"is not there as a whole day": 1})
+    assert (found.adjusted, found.left) == (2, {"the day is not there as a whole": 1})
     costs = {row.group["model"]: row.cost_usd for row in ledger.report("model", since=epoch(FIRST))}
     assert costs == {"gpt-4o-2024-08-06": 2, "gpt-9": 1, "my-deployment": 0}
     assert ledger.reconcile([path], adjust=True, one_sided=True).adjusted == 0
@@ -762,7 +775,7 @@ def test_a_quick_other_one_wins_once(ledger, file, monkeypatch):
 
     monkeypatch.setattr(_settle, "write_adjusts", after_somebody)
     found = ledger.reconcile([path], adjust=True)
-    assert (found.adjusted, found.left) == (0, {"was adjusted by somebody else at this moment": 1})
+    assert (found.adjusted, found.left) == (0, {"somebody else adjusted it at this moment": 1})
     assert ledger.reconcile([path]).rows[0].difference == 0
     assert not ledger.verify()
 

@@ -19,6 +19,7 @@ from tollspan.ledger import (
 )
 
 from ._ledgers import existing_ledger, settings_for
+from ._progress import bar
 from ._render import CURRENCY, Numbers, console, exact, money, plain, print_csv, print_json, print_table
 from ._reprice import interruptible, signed
 from ._today import number
@@ -49,7 +50,7 @@ def show(
         "until": None if until is None else instant(until, tz="UTC", now=now, option="--until"),
     }
     allowed, pairs = Tolerance.read(tolerance), _pairs(same)
-    with existing_ledger(settings) as ledger, interruptible("reconcile"):
+    with existing_ledger(settings) as ledger, bar("reading") as progress, interruptible("reconcile"):
         try:
             found = ledger.reconcile(
                 [Path(file) for file in files],
@@ -58,6 +59,7 @@ def show(
                 tolerance=allowed,
                 adjust=adjust,
                 one_sided=one_sided,
+                progress=progress,
                 **bounds,
             )
         except OSError as error:
@@ -121,7 +123,7 @@ def _print_adjusted(found: Reconciled) -> None:
         undo = f"`tollspan reconcile --undo {found.run}` takes them back"
         click.echo(f"run {found.run}: {number(found.adjusted, 'row')} adjusted; {undo}")
     for why, count in found.left.items():
-        click.echo(f"not adjusted: {number(count, 'row')} that {why}")
+        click.echo(f"not adjusted, {number(count, 'row')}: {why}")
 
 
 def _print_table(found: Reconciled) -> None:

@@ -443,13 +443,15 @@ class Ledger:
         tolerance: "Tolerance | None" = None,
         adjust: bool = False,
         one_sided: bool = False,
+        progress: "Progress | None" = None,
     ) -> "Reconciled":
         """Compare a provider's export of costs or usage, in one or more files, with this ledger by UTC day and model.
 
         `form` is told from the content, unless given. Only whole days from `since` to before `until` (epoch seconds).
         `same` says which model of the export is which of the ledger where their names do not tell; `tolerance` is 1 %
         or 0.01 USD. With `adjust`, each day of a model that both name is brought to what is billed, by one adjust;
-        with `one_sided`, those of other models too. `undo` takes it back. Raises BillError, OSError, QueryError,
+        with `one_sided`, those of other models too. `undo` takes it back. `progress` is told how much of a file is
+        read. Raises BillError, OSError, QueryError,
         LedgerUnavailable.
         """
         self.flush()
@@ -464,6 +466,7 @@ class Ledger:
             tolerance=tolerance or _reconcile.Tolerance(),
             adjust=adjust,
             one_sided=one_sided,
+            progress=progress,
         )
 
     def undo(self, kind: "RunKind", run: str, *, progress: "Progress | None" = None) -> "Undone":

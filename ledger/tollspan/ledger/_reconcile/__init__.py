@@ -7,6 +7,7 @@ from tollspan.ledger._reconcile._bill import Bill, BillError
 from tollspan.ledger._reconcile._compare import Explanation, Reconciled, ReconciledRow, Tolerance, compare
 from tollspan.ledger._reconcile._files import BILL_FORMATS, BillFormat, read_bill
 from tollspan.ledger._reconcile._settle import settle
+from tollspan.ledger._runs import Progress
 from tollspan.ledger._store import SQLiteStore
 from tollspan.ledger._writer import Writer
 
@@ -23,11 +24,11 @@ __all__ = [
 ]
 
 
-def read_bills(files: Sequence[Path], form: BillFormat | None = None) -> Bill:
+def read_bills(files: Sequence[Path], form: BillFormat | None = None, progress: Progress | None = None) -> Bill:
     """The bill that files of one kind hold together. Raises BillError and OSError."""
     bill: Bill | None = None
     for file in dict.fromkeys(path.resolve() for path in files):
-        found = read_bill(file, form)
+        found = read_bill(file, form, progress)
         if bill is None:
             bill = found
         elif found.format != bill.format:
@@ -53,9 +54,10 @@ def reconcile(
     tolerance: Tolerance,
     adjust: bool,
     one_sided: bool,
+    progress: Progress | None = None,
 ) -> Reconciled:
     """Compare a bill with the ledger and, with `adjust`, bring the ledger to it; see Ledger.reconcile."""
-    bill = read_bills(files, form)
+    bill = read_bills(files, form, progress)
     found = compare(store, bill, since=since, until=until, same=same, tolerance=tolerance)
     if adjust:
         settle(store, writer, found, one_sided=one_sided)

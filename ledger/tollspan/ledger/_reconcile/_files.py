@@ -15,6 +15,7 @@ from tollspan.ledger._errors import LedgerError
 from tollspan.ledger._parquet import load_pyarrow
 from tollspan.ledger._reconcile import _anthropic, _aws, _openai, _openrouter
 from tollspan.ledger._reconcile._bill import Bill, BillError
+from tollspan.ledger._runs import Progress
 
 BillFormat = Literal["openai-costs", "openai-usage", "anthropic-cost", "anthropic-usage", "openrouter", "aws-cur"]
 BILL_FORMATS: tuple[BillFormat, ...] = get_args(BillFormat)
@@ -45,19 +46,19 @@ _TABLES: tuple[tuple[BillFormat, frozenset[str], Callable[[_Records], Bill]], ..
 )
 
 
-def read_bill(path: Path, form: BillFormat | None = None) -> Bill:
+def read_bill(path: Path, form: BillFormat | None = None, progress: Progress | None = None) -> Bill:
     """The bill that a file holds; of which format, it tells itself, unless `form` does. Raises BillError, OSError."""
     try:
-        return _read(path, form)
+        return _read(path, form, progress)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BillError(f"{path} is gzip, but damaged or cut: {error}; export it again") from error
 
 
-def _read(path: Path, form: BillFormat | None) -> Bill:
-    with _opened(path) as stream:
+def _read(path: Path, form: BillFormat | None, progress: Progress | None) -> Bill:
+    with _opened(path, progress) as stream:
         head = stream.peek(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
         if head.startswith(_PARQUET):
-            return _checked(path, form, "aws-cur", lambda: _aws.read_cur(_parquet_records(path), str(path)))
+            return _checked(path, form, "aws-cur", lambda: _aws.read_cur(_parquet_records(path, progress), str(path)))
         if head.startswith(_ZIP):
             raise BillError(f"{path} is a zip archive; unpack it first")
         if head.startswith(_JSON_BEGINS):
@@ -181,7 +182,7 @@ def _records(path: Path, lines: IO[str], names: Sequence[str], delimiter: str) -
             )
 
 
-def _parquet_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parquet_records(path: Path, progress: Progress | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         arrow, parquet = load_pyarrow()
     except LedgerError as error:
@@ -200,6 +201,8 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 for number, row in enumerate(batch.to_pylist(), done + 1):
                     yield f"{path}: row {number}", {names[name]: value for name, value in row.items()}
                 done += len(batch)
+                if progress is not None:
+                    progress(done, file.metadata.num_rows)
     except arrow.ArrowException as error:
         raise BillError(f"{path} is damaged Parquet: {error}; export it again") from error
 
@@ -210,9 +213,23 @@ def _checked(path: Path, form: BillFormat | None, told: BillFormat, read: Callab
     return read()
 
 
-def _opened(path: Path) -> io.BufferedReader:
+class _Watched(io.FileIO):
+    """A file that tells how much of it has been read."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path)
+        self._progress, self._size = progress, path.stat().st_size
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read, as any file does, and tell."""
+        count = super().readinto(buffer)
+        self._progress(self.tell(), self._size)
+        return count
+
+
+def _opened(path: Path, progress: Progress | None) -> "io.BufferedReader[Any]":
     """The file, unpacked where it is gzip."""
-    file = path.open("rb")
+    file = path.open("rb") if progress is None else io.BufferedReader(_Watched(path, progress))
     if not file.peek(2).startswith(_GZIP):
         return file
     return io.BufferedReader(gzip.GzipFile(fileobj=file))

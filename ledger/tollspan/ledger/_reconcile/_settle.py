@@ -60,7 +60,7 @@ def settle(store: SQLiteStore, writer: Writer, found: Reconciled, *, one_sided: 
     for row in chosen:
         adjust = _adjust(store, row, found, sure)
         if adjust is None:
-            _leave(found, "was adjusted as often as a row can be")
+            _leave(found, "adjusted as often as a row can be")
         else:
             adjusts.append(adjust)
     for start in range(0, len(adjusts), _PIECE):
@@ -68,7 +68,7 @@ def settle(store: SQLiteStore, writer: Writer, found: Reconciled, *, one_sided: 
         conflicts = write_adjusts(store, writer, piece)
         found.adjusted += len(piece) - len(conflicts)
         for _ in conflicts:
-            _leave(found, "was adjusted by somebody else at this moment")
+            _leave(found, "somebody else adjusted it at this moment")
     end_run(store, writer, terms)
 
 
@@ -76,9 +76,9 @@ def _chosen(row: ReconciledRow, found: Reconciled, *, one_sided: bool) -> bool:
     if not row.difference or row.sides == "other":
         return False
     if not row.is_whole:
-        _leave(found, "is not there as a whole day")
+        _leave(found, "the day is not there as a whole")
     elif row.sides != "both" and not one_sided:
-        _leave(found, "is of a model that only one side names (--map, or --one-sided)")
+        _leave(found, "only one side names the model (--map, or --one-sided)")
     else:
         return True
     return False
