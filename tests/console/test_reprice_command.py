@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -178,6 +179,14 @@ def test_without_a_ledger_nothing_is_made(path):
     """The command reads a ledger, and never makes one."""
     assert "no ledger at" in refused("--dry-run")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("command", ["reprice", "reconcile"])
+def test_the_page_names_every_option(command):
+    """docs/reprice-and-reconcile.md tells what each of them is for."""
+    page = (Path(__file__).parents[2] / "docs/reprice-and-reconcile.md").read_text(encoding="utf-8")
+    options = [option for each in cli.commands[command].params for option in each.opts]
+    assert [option for option in options if option not in page] == []
 
 
 SLOW = """

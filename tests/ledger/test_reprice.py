@@ -6,12 +6,13 @@ import threading
 import time
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from samples import script
+from samples import in_threads, script
 
 from tollspan.ledger import (
     Charge,
@@ -435,6 +436,19 @@ def test_a_correction_at_the_same_moment_wins_once(ledger, dearer, monkeypatch):
     assert sum(row.new_usd for row in found.rows) == Decimal("0.0018")
     assert sum(costs(ledger, call_id)) == Decimal("0.7")
     assert not ledger.verify()
+
+
+def test_two_at_once_are_as_one(ledger, dearer, monkeypatch):
+    """The same command in two processes at one moment: one run, and each call is corrected once."""
+    monkeypatch.setattr(reprice_module, "_PAGE", 4)
+    for n in range(40):
+        call(ledger, began=NOON + n)
+    with Ledger(ledger.path) as other:
+        found = in_threads(*(partial(each.reprice, ALL, prices=dearer) for each in (ledger, other)))
+    assert ledger.latest_offset() == 80
+    assert ledger.balance(B).spent == 40 * 1_200_000
+    assert not ledger.verify()
+    assert sum(ledger.undo("reprice", run).now for run in {each.run for each in found if each.run}) == 40
 
 
 def test_others_may_write_meanwhile(ledger, dearer, tmp_path, monkeypatch):
