@@ -6,7 +6,7 @@ import pytest
 from records import LIMITS, TOKENS, USD, a_record, held_by
 
 from tollspan.exporter import hold_event, retry, settlement, wait_event, withdrawal
-from tollspan.ledger import event_id_for, event_of
+from tollspan.ledger import PriceBook, event_id_for, event_of
 
 NANO = Decimal(1).scaleb(-9)
 
@@ -130,6 +130,20 @@ def test_the_events_of_a_call_never_share_an_id():
     ]
     assert len({event.event_id for event in events}) == len(events)
     assert {event.call_id for event in events} == {record.call_id}
+
+
+@pytest.mark.parametrize("tier", [None, "", "auto", "default", "standard", "On_Demand"])
+def test_the_standard_tier_is_not_worth_a_word(tier):
+    """Nearly all calls are billed by it, and share the text of their prices."""
+    assert settlement(a_record(service_tier=tier)).event.cost_rates is None
+
+
+def test_another_service_tier_stands_with_the_prices():
+    """Without it nobody could price the call again; a call without a price has it too."""
+    card = PriceBook().resolve(provider="openai", model="gpt-4o", at=1_795_200_000.0, service_tier="batch")
+    event = settlement(a_record(service_tier="Batch", rate_card=card)).event
+    assert event.cost_rates == {**card.rates(), "service_tier": "batch"}
+    assert settlement(a_record(service_tier="flex", cost=None)).event.cost_rates == {"service_tier": "flex"}
 
 
 def test_a_wait_says_how_long():

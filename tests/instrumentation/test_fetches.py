@@ -227,6 +227,7 @@ def test_each_answer_of_a_batch_counts_once_at_its_price(instrumented):
     assert (chat.event_type, chat.response_id, chat.model) == ("commit", "chatcmpl-7", "gpt-4o-mini")
     assert chat.usage == {"tokens_in": 1000, "tokens_out": 500}
     assert chat.cost_actual_usd * 10**9 == batch_cost("openai", "gpt-4o-mini", chat.usage, CREATED)
+    assert chat.cost_rates["service_tier"] == "batch"
     assert (embeddings.response_id, embeddings.usage["tokens_in"]) == ("batch_req_2", 8)
 
 

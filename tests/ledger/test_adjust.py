@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import commit
 
-from tollspan.ledger import Charge, Ledger, LedgerConflict, new_call_id, to_nano
+from tollspan.ledger import Charge, Ledger, LedgerConflict, fetched_call_id, new_call_id, to_nano
 
 B, TOKENS = ("b", "", 0), ("b [tokens]", "", 0)
 
@@ -96,6 +96,22 @@ def test_a_call_is_corrected_as_often_as_there_are_ids(ledger):
         ledger.adjust(event.call_id, Decimal(1), reason="again")
     assert ledger.balance(B).spent == 254 * 10**9
     assert not ledger.verify()
+
+
+def test_a_fetched_answer_that_had_no_estimate_can_be_corrected(ledger):
+    """Its adjust is number 1 and there is no number 0; the next one is number 2 all the same."""
+    began = time.time()
+    event = commit(cost_actual_usd=None, response_id="resp_1", call_id=new_call_id(began).hex(), timestamp=began)
+    ledger.append(event)
+    fetched = fetched_call_id("resp_1", began)
+    ledger.write_event(
+        commit("0.25", response_id="resp_1", call_id=fetched.hex(), timestamp=began, usage={"tokens_in": 5})
+    )
+    ledger.flush()
+    assert [e.event_id[-2:] for e in ledger.events_for_call(event.call_id)] == ["00", "01"]
+    (put,) = ledger.adjust(event.call_id, Decimal("0.5"), reason="the invoice")
+    assert put.event_id[-2:] == "02"
+    assert ledger.spend_today() == 0.5
 
 
 costs = st.integers(0, 10**12).map(lambda nano: Decimal(nano).scaleb(-9))

@@ -55,6 +55,7 @@ class _Group(click.Group):
 
 def _is_explained(error: Exception) -> bool:
     from tollspan.ledger import (  # noqa: PLC0415 - imported by now: it raised the error
+        BillError,
         BudgetSyntaxError,
         ConfigurationError,
         LedgerError,
@@ -62,7 +63,9 @@ def _is_explained(error: Exception) -> bool:
         QueryError,
     )
 
-    return isinstance(error, (BudgetSyntaxError, ConfigurationError, LedgerError, PriceFileError, QueryError))
+    return isinstance(
+        error, (BillError, BudgetSyntaxError, ConfigurationError, LedgerError, PriceFileError, QueryError)
+    )
 
 
 @click.group(
@@ -223,6 +226,98 @@ def adjust(url: str | None, /, **options: Any) -> None:
     from ._adjust import adjust as correct  # noqa: PLC0415 - see the module's docstring
 
     correct(url, **options)
+
+
+@cli.command(epilog=_INSTANTS)
+@click.option("--since", metavar="INSTANT", help="Calls that began at or after it. Default: all.")
+@click.option("--until", metavar="INSTANT", help="Calls that began before it. Default: all.")
+@click.option("--model", metavar="GLOB", help="Only these models, like 'gpt-4o*'.")
+@click.option("--provider", metavar="NAME", help="Only this provider, like openai or aws.bedrock.")
+@click.option(
+    "--prices",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file of prices, for a what-if. Default: the setting `prices`.",
+)
+@click.option("--stated", is_flag=True, help="Also costs that a provider or other instrumentation has stated.")
+@click.option("--corrected", is_flag=True, help="Also calls whose cost somebody has corrected by hand.")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@click.option("--undo", metavar="RUN", help="Take back what a run has written; it tells its name at its end.")
+@_zone
+@_json
+@click.pass_obj
+@click.pass_context
+def reprice(ctx: click.Context, url: str | None, /, **options: Any) -> None:
+    """Compute anew, by today's prices, what past calls cost, and show the difference by day and model.
+
+    Each call that costs something else gets an adjust event, in the windows where it counts. What is interrupted goes
+    on when it is run again. Exit status 1 when some calls could not be corrected.
+    """
+    from . import _reprice  # noqa: PLC0415 - see the module's docstring
+
+    run = options.pop("undo")
+    if run is None:
+        ctx.exit(_reprice.reprice(url, **options))
+    _refuse_others(options, ("as_json",), "--undo RUN takes no other option than --json")
+    ctx.exit(_reprice.undo(url, "reprice", run, as_json=options["as_json"]))
+
+
+@cli.command(epilog="Days are those of the providers, in UTC. " + _INSTANTS)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="The export: JSON as the API answers, CSV, or Parquet, .gz too; may be repeated for its further pages.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["openai-costs", "openai-usage", "anthropic-cost", "anthropic-usage", "openrouter", "aws-cur"]),
+    help="What the export is. Default: its content tells it.",
+)
+@click.option("--since", metavar="INSTANT", help="Days that began at or after it. Default: all of the export.")
+@click.option("--until", metavar="INSTANT", help="Days that began before it. Default: all of the export.")
+@click.option("--map", "same", multiple=True, metavar="EXPORT=LEDGER", help="Two names of one model; may be repeated.")
+@click.option(
+    "--tolerance",
+    default="1%, 0.01 USD",
+    show_default=True,
+    metavar="SHARE,USD",
+    help="How far a row and the total may be off: a share of what is billed or an amount, whichever is more.",
+)
+@click.option("--adjust", is_flag=True, help="Bring each day of a model that both sides name to what is billed.")
+@click.option("--one-sided", is_flag=True, help="With --adjust: also the models that only one side names.")
+@click.option("--undo", metavar="RUN", help="Take back what --adjust has written; it tells its name at its end.")
+@_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; costs are exact, in USD.")
+@click.pass_obj
+@click.pass_context
+def reconcile(ctx: click.Context, url: str | None, /, **options: Any) -> None:
+    """Compare a provider's export of costs or usage with the ledger, by day and model, and say what may explain it.
+
+    It reads the costs and usage APIs of OpenAI, the cost and usage reports of Anthropic, the activity of OpenRouter,
+    the CSV of each of them, and Amazon's Cost and Usage Report (its rows of Bedrock). Exit status 1 when a row or the
+    total is out of tolerance.
+    """
+    from . import _reconcile, _reprice  # noqa: PLC0415 - see the module's docstring
+
+    run, tolerance = options.pop("undo"), ctx.get_parameter_source("tolerance")
+    if run is not None:
+        given = {**options, "tolerance": tolerance is not click.core.ParameterSource.DEFAULT}
+        _refuse_others(given, ("as_json",), "--undo RUN takes no other option than --json")
+        ctx.exit(_reprice.undo(url, "reconcile", run, as_json=options["as_json"]))
+    if not options["files"]:
+        raise click.UsageError("--file is missing: name the provider's export")
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other")
+    if options["one_sided"] and not options["adjust"]:
+        raise click.UsageError("--one-sided goes with --adjust")
+    ctx.exit(_reconcile.show(url, **options))
+
+
+def _refuse_others(options: dict[str, Any], allowed: tuple[str, ...], text: str) -> None:
+    if any(value for name, value in options.items() if name not in allowed):
+        raise click.UsageError(text)
 
 
 @cli.command()

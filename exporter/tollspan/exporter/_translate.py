@@ -4,9 +4,22 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tollspan.ledger import Charge, Entry, EventType, Limit, Posting, charge_of, event_id_for, tokens_of
+from tollspan.ledger import (
+    SERVICE_TIER,
+    Charge,
+    Entry,
+    EventType,
+    Limit,
+    Posting,
+    charge_of,
+    event_id_for,
+    tokens_of,
+)
 
 from ._record import CallRecord, Held
+
+_STANDARD_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
+"""What the APIs call the tier that costs the list price."""
 
 
 def settlement(record: CallRecord) -> Entry:
@@ -169,14 +182,19 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
     return charge_of(limit, fallback if spend is None else spend)
 
 
+def _rates(record: CallRecord) -> dict[str, Any] | None:
+    """The prices used, the tier of what is not billed as everything is, and under `flags` what about it is in doubt.
+
+    Without the tier nobody could price the call again.
+    """
+    rates = record.rate_card.rates() if record.rate_card else {}
+    if record.service_tier and record.service_tier.lower() not in _STANDARD_TIERS:
+        rates[SERVICE_TIER] = record.service_tier.lower()
+    if record.doubts:
+        rates["flags"] = list(record.doubts)
+    return rates or None
+
+
 def _timing(record: CallRecord) -> dict[str, float]:
     timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
     return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
-
-
-def _rates(record: CallRecord) -> dict[str, Any] | None:
-    """The rates that the cost was computed with, and under `flags` what about it is in doubt."""
-    if record.rate_card is None:
-        return None
-    rates = record.rate_card.rates()
-    return {**rates, "flags": list(record.doubts)} if record.doubts else rates

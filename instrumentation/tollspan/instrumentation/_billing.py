@@ -23,7 +23,7 @@ def book(
     """Put the cost of an answer into the record of its call."""
     record.response_model, record.response_id = answer.model, answer.response_id
     record.usage = request.usage_of(answer) if answer.complete else answer.usage
-    tier = answer.service_tier or request.service_tier
+    record.service_tier = tier = answer.service_tier or request.service_tier
     if answer.cost_usd is not None:
         book_stated(record, answer.cost_usd, "provider", lambda model: price_of(model, tier))
         if record.rate_card is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy_face
 
 if TYPE_CHECKING:
+    from ._adjust import spend_of
     from ._archive import Imported
     from ._batch import LEDGER_BUDGET, Entry, HoldRequest, Key, charge_of
     from ._counts import WriterCounts
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     )
     from ._ending import at_the_end
     from ._errors import LedgerConflict, LedgerError, LedgerUnavailable
-    from ._events import Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
+    from ._events import SERVICE_TIER, Charge, EventType, LedgerEvent, Status, call_id_prefix, event_id_for, new_call_id
     from ._fetched import fetched_call_id
     from ._figures import (
         DailyModelCost,
@@ -52,7 +53,10 @@ if TYPE_CHECKING:
     from ._postings import Posting, event_of
     from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
     from ._prune import Pruned
+    from ._reconcile import BILL_FORMATS, BillError, BillFormat, Explanation, Reconciled, ReconciledRow, Tolerance
     from ._registry import dump_definition, load_definition
+    from ._reprice import Repriced, RepricedRow, RepriceSelection
+    from ._runs import Undone
     from ._selection import QueryError, time_zone
     from ._settings import SETTINGS, ConfigurationError, Settings, load_settings, settings_reference
     from ._single_flight import warm_races
@@ -74,7 +78,8 @@ else:
             ),
             "_ending": "at_the_end",
             "_errors": "LedgerConflict LedgerError LedgerUnavailable",
-            "_events": "Charge EventType LedgerEvent Status call_id_prefix event_id_for new_call_id",
+            "_adjust": "spend_of",
+            "_events": "SERVICE_TIER Charge EventType LedgerEvent Status call_id_prefix event_id_for new_call_id",
             "_fetched": "fetched_call_id",
             "_figures": (
                 "DailyModelCost Difference ErrorRate KnownBudget Latency ModelLatency OpenHolds Overview "
@@ -92,6 +97,9 @@ else:
             "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
+            "_reconcile": "BILL_FORMATS BillError BillFormat Explanation Reconciled ReconciledRow Tolerance",
+            "_reprice": "Repriced RepricedRow RepriceSelection",
+            "_runs": "Undone",
             "_selection": "QueryError time_zone",
             "_settings": "SETTINGS ConfigurationError Settings load_settings settings_reference",
             "_single_flight": "warm_races",
@@ -106,11 +114,15 @@ else:
 
 __all__ = [
     "BEHIND",
+    "BILL_FORMATS",
     "LEDGER_BUDGET",
     "LONGEST_WAIT_S",
     "NANO_PER_USD",
+    "SERVICE_TIER",
     "SETTINGS",
     "Balance",
+    "BillError",
+    "BillFormat",
     "BudgetDefinition",
     "BudgetOverride",
     "BudgetSyntaxError",
@@ -126,6 +138,7 @@ __all__ = [
     "Entry",
     "ErrorRate",
     "EventType",
+    "Explanation",
     "Grant",
     "HoldRequest",
     "Imported",
@@ -152,17 +165,24 @@ __all__ = [
     "Pruned",
     "QueryError",
     "RateCard",
+    "Reconciled",
+    "ReconciledRow",
     "Recovered",
     "Refusal",
     "ReportRow",
+    "RepriceSelection",
+    "Repriced",
+    "RepricedRow",
     "Segment",
     "Settings",
     "Status",
     "Ticket",
     "TimePoint",
+    "Tolerance",
     "Trouble",
     "UncoveredCalls",
     "UnderheldCalls",
+    "Undone",
     "Unit",
     "Unpriced",
     "UnpricedCalls",
@@ -193,6 +213,7 @@ __all__ = [
     "open_ledger",
     "parse_limit",
     "settings_reference",
+    "spend_of",
     "time_zone",
     "to_nano",
     "to_nano_up",

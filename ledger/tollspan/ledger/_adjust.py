@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from ._batch import Key, key_of
 from ._errors import LedgerConflict
 from ._events import SPENDING, Charge, LedgerEvent, event_id_for
 from ._money import to_nano
 from ._queries import events_for_call
+from ._runs import MOST_ADJUSTS, live, next_sequence
 from ._store import SQLiteStore
 from ._units import unit_of
 
-_MOST_ADJUSTS = 256
+_BY_HAND: dict[str, Any] = {"category": None, "records": ()}  # not the marks of a run that corrected it before
 
 
 def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: str) -> list[LedgerEvent]:
@@ -26,13 +28,16 @@ def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: s
     spending = [event for event in events if event.event_type in SPENDING]
     if not spending:
         raise KeyError(f"the ledger has no spend of a call {call_id.hex()}")
-    sequence = sum(event.event_type == "adjust" for event in events)
-    if sequence + 2 > _MOST_ADJUSTS:
-        raise LedgerConflict(f"call {call_id.hex()} was corrected {sequence} times, and no more fits")
+    adjusts = [event for event in events if event.event_type == "adjust"]
+    sequence = next_sequence(adjusts)
+    if sequence + 2 > MOST_ADJUSTS:
+        raise LedgerConflict(f"call {call_id.hex()} was corrected {len(adjusts)} times, and no more fits")
     estimates = [event for event in spending if event.estimated]
     actuals = [event for event in spending if not event.estimated]
     back, put = -_spent(estimates), cost_usd - _spent(actuals)
-    like = replace(spending[-1], event_type="adjust", offset=None, usage={}, reason=reason, timestamp=time.time())
+    like = replace(
+        spending[-1], event_type="adjust", offset=None, usage={}, reason=reason, timestamp=time.time(), **_BY_HAND
+    )
     corrected: list[LedgerEvent] = []
     if back:
         charges = _charges({key: -amount for key, amount in _charged(estimates).items()})
@@ -40,7 +45,7 @@ def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: s
         corrected.append(
             replace(like, event_id=adjust_id, cost_est_usd=back, cost_actual_usd=None, estimated=True, charges=charges)
         )
-    if put or all(event.spend_usd is None for event in spending):  # 0 for what had no price: it is free
+    if put or spend_of(spending) is None:  # 0 for what had no price: it is free
         before = _charged(actuals)
         keys = dict.fromkeys(key for event in spending for key in map(key_of, event.charges) if _in_usd(key))
         charges = _charges({key: to_nano(cost_usd) - before[key] for key in keys})
@@ -49,6 +54,14 @@ def corrections(store: SQLiteStore, call_id: bytes, cost_usd: Decimal, reason: s
             replace(like, event_id=adjust_id, cost_est_usd=None, cost_actual_usd=put, estimated=False, charges=charges)
         )
     return corrected
+
+
+def spend_of(events: Sequence[LedgerEvent]) -> Decimal | None:
+    """What the events of a call come to; None where it has no price, or what gave it one was taken back."""
+    adjusts = [event for event in events if event.event_type == "adjust"]
+    given = [*(event for event in events if event.event_type != "adjust"), *live(adjusts)]
+    known = [event.spend_usd for event in given if event.spend_usd is not None]
+    return sum(known, Decimal(0)) if known else None
 
 
 def _spent(events: Sequence[LedgerEvent]) -> Decimal:

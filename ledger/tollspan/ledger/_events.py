@@ -18,6 +18,9 @@ _STATUSES = frozenset(get_args(Status))
 SPENDING: frozenset[str] = frozenset({"commit", "adjust", "retry"})
 """The events that change what a balance has spent."""
 
+SERVICE_TIER = "service_tier"
+"""Where `cost_rates` names the tier of a call that was not billed as one of the standard tier."""
+
 CALL_ID_BYTES = 14
 EVENT_ID_BYTES = 16
 
@@ -61,8 +64,9 @@ class LedgerEvent:
     Money is Decimal USD, `timestamp` in epoch seconds (UTC), `timing` in milliseconds (`ttft_ms`, `total_ms`). `usage`
     follows the OpenTelemetry meaning: `tokens_in` and `tokens_out` count every token, and `tokens_cache_read`,
     `tokens_cache_write`, `tokens_reasoning` are parts of them. A cost of None means unpriced, and `reason` says why; it
-    is never a silent 0. `event_id` and `call_id` are hexadecimal. `offset` is None until the event is stored.
-    `response_id` is the provider's, kept only where the answer can be fetched again.
+    is never a silent 0. `cost_rates` are the prices used, and under `service_tier` a tier other than the standard one.
+    `event_id` and `call_id` are hexadecimal. `offset` is None until the event is stored. `response_id` is
+    the provider's, kept only where the answer can be fetched again.
     """
 
     event_type: EventType

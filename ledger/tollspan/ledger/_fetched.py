@@ -18,6 +18,9 @@ from ._postings import Posting
 from ._rows import from_row
 from ._units import tokens_of, unit_of
 
+FETCHED = "the answer was fetched"
+"""Why there is an adjust where an answer was fetched of which only an estimate was known."""
+
 
 def fetched_call_id(response_id: str, created: float) -> bytes:
     """The call id of an answer whose call may not be known here; `created` in epoch seconds, as the provider says."""
@@ -58,7 +61,7 @@ def _is_adjusted(connection: Connection, call: LedgerEvent) -> bool:
 
 
 def _adjusts(call: LedgerEvent, event: LedgerEvent) -> Iterator[LedgerEvent]:
-    same: dict[str, Any] = {"offset": None, "event_type": "adjust", "reason": "the answer was fetched"}
+    same: dict[str, Any] = {"offset": None, "event_type": "adjust", "reason": FETCHED}
     same["timestamp"] = event.timestamp
     if call.spend_usd is not None:
         yield replace(

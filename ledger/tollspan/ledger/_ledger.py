@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +30,7 @@ from ._windows import Window, room_at
 from ._writer import Writer
 
 if TYPE_CHECKING:
-    from . import _adjust, _archive, _figures, _parquet, _queries, _verify
+    from . import _adjust, _archive, _figures, _parquet, _queries, _reconcile, _reprice, _runs, _verify
     from ._archive import Imported, Progress
     from ._figures import (
         DailyModelCost,
@@ -47,10 +47,23 @@ if TYPE_CHECKING:
         UnderheldCalls,
         UnpricedCalls,
     )
+    from ._reconcile import BillFormat, Reconciled, Tolerance
+    from ._reprice import Repriced, RepriceSelection
+    from ._runs import RunKind, Undone
 else:  # what no call needs
-    _adjust, _archive, _figures, _parquet, _queries, _verify = (
+    _adjust, _archive, _figures, _parquet, _queries, _reconcile, _reprice, _runs, _verify = (
         LazyModule(f"{__package__}.{name}")
-        for name in ("_adjust", "_archive", "_figures", "_parquet", "_queries", "_verify")
+        for name in (
+            "_adjust",
+            "_archive",
+            "_figures",
+            "_parquet",
+            "_queries",
+            "_reconcile",
+            "_reprice",
+            "_runs",
+            "_verify",
+        )
     )
 
 _PAGE = 1000
@@ -389,6 +402,81 @@ class Ledger:
         for event in events:
             self.writer.put_durable(Entry.of(event)).wait()
         return events
+
+    def reprice(
+        self,
+        selection: "RepriceSelection",
+        *,
+        prices: Path | None = None,
+        tz: str = "UTC",
+        dry_run: bool = False,
+        command: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> "Repriced":
+        """Bring past calls to what they cost by today's prices, and give the difference by model and day of a zone.
+
+        `prices` is a price file that goes before the tables. Each call that costs something else gets one adjust, in
+        the windows where it counts; with `dry_run` nothing is written. Again, or after an interruption, it goes on
+        where it stopped: by the same selection or, where there is one, the same `command`. `undo` takes it back.
+        Raises PriceFileError, QueryError for a zone that does not exist, and LedgerUnavailable.
+        """
+        self.flush()
+        return _reprice.reprice(
+            self.store,
+            self.writer,
+            selection,
+            prices=prices,
+            timezone=tz,
+            dry_run=dry_run,
+            command=command,
+            progress=progress,
+        )
+
+    def reconcile(
+        self,
+        files: Sequence[Path],
+        *,
+        form: "BillFormat | None" = None,
+        since: float | None = None,
+        until: float | None = None,
+        same: Mapping[str, str] | None = None,
+        tolerance: "Tolerance | None" = None,
+        adjust: bool = False,
+        one_sided: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "Reconciled":
+        """Compare a provider's export of costs or usage, in one or more files, with this ledger by UTC day and model.
+
+        `form` is told from the content, unless given. Only whole days from `since` to before `until` (epoch seconds).
+        `same` says which model of the export is which of the ledger where their names do not tell; `tolerance` is 1 %
+        or 0.01 USD. With `adjust`, each day of a model that both name is brought to what is billed, by one adjust;
+        with `one_sided`, those of other models too. `undo` takes it back. `progress` is told how much of a file is
+        read. Raises BillError, OSError, QueryError,
+        LedgerUnavailable.
+        """
+        self.flush()
+        return _reconcile.reconcile(
+            self.store,
+            self.writer,
+            files,
+            form=form,
+            since=since,
+            until=until,
+            same=same or {},
+            tolerance=tolerance or _reconcile.Tolerance(),
+            adjust=adjust,
+            one_sided=one_sided,
+            progress=progress,
+        )
+
+    def undo(self, kind: "RunKind", run: str, *, progress: "Progress | None" = None) -> "Undone":
+        """Take back what a run of `reprice` or `reconcile` has written, by adjusts that are its opposites.
+
+        A call that was corrected since stays as it is. Again, it does nothing. Raises LedgerError for a run that the
+        ledger does not have, and LedgerUnavailable.
+        """
+        self.flush()
+        return _runs.undo_run(self.store, self.writer, kind, run, progress=progress)
 
     def tell_once(self, what: str) -> bool:
         """Whether nobody has asked to tell `what` before, in any process. Raises LedgerUnavailable."""

@@ -36,7 +36,7 @@ def export_parquet(
     A part is named by its first and last offset, and appears when it is whole. Raises OSError, LedgerUnavailable, and
     LedgerError where pyarrow is missing, or the folder holds the export of something else.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     selected = selected or Selected()
     if folder.exists() and not folder.is_dir():
         raise LedgerError(f"{folder} is a file: Parquet is exported as parts in a folder; name another one")
@@ -109,7 +109,8 @@ def _last_exported(store: SQLiteStore, folder: Path, selected: Selected, parquet
     return offset
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def load_pyarrow() -> tuple[Any, Any]:
+    """The packages of the extra. Raises LedgerError where they are missing."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
         import pyarrow.parquet as pq  # noqa: PLC0415

@@ -5,6 +5,7 @@ The body of an answer is read from its `content`, by whichever of many methods: 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -80,13 +81,11 @@ class _Aiohttp:
         """See `Library.sibling`. What its session says holds for it, too; the query has no credentials here."""
         if is_signed(request.kwargs.get("headers") or {}) or not hasattr(request.url, "with_path"):
             return None
-        from aiohttp import ClientTimeout  # noqa: PLC0415 - it is loaded where this is called
-
         asked = self.with_body(request, body)
         headers = [(k, v) for k, v in asked.kwargs["headers"] if str(k).lower() not in OF_ONE_REQUEST]
         headers += [("Accept", "application/json"), ("Content-Type", "application/json")]
         kwargs = {name: value for name, value in asked.kwargs.items() if name != "params"}
-        kwargs |= {"headers": headers, "timeout": ClientTimeout(total=timeout_s)}
+        kwargs |= {"headers": headers, "timeout": import_module("aiohttp").ClientTimeout(total=timeout_s)}
         url = request.url.with_path(path)
         return _Asked("POST", url, url, kwargs)
 

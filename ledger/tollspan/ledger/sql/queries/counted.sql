@@ -10,13 +10,14 @@ WITH counted AS (
       AND (event_type <> 'cancel' OR substr(event_id, -1) = x'00')
       AND (:user_id IS NULL OR user_id = :user_id)
 ),
--- Commits without a price that no adjust has given one since. Ids of adjusts: the call's, 04, a sequence number.
+-- Commits without a price that no adjust has given one since, but for one that was taken back. Ids of adjusts: the
+-- call's, 04, a sequence number.
 unpriced AS (
     SELECT * FROM counted AS c
     WHERE event_type = 'commit' AND spend_nusd IS NULL
-      AND NOT EXISTS (
-          SELECT 1 FROM event AS later
+      AND (
+          SELECT coalesce(sum(iif(later.category = 'undo', -1, 1)), 0) FROM event AS later
           WHERE later.event_id BETWEEN CAST(c.call_id || x'0400' AS BLOB) AND CAST(c.call_id || x'04FF' AS BLOB)
             AND later.spend_nusd IS NOT NULL
-      )
+      ) <= 0
 )
