@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tollspan.ledger import lazy_face
 
 if TYPE_CHECKING:
-    from ._booking import book_usage
+    from ._booking import book_stated, book_usage
     from ._coverage import CURRENT, CountedCall, coverage, in_call
     from ._pipeline import Pipeline, pipeline, use_pipeline
     from ._processor import LedgerSpanProcessor, charge_by
@@ -18,7 +18,7 @@ else:
     __getattr__, __dir__ = lazy_face(
         __name__,
         {
-            "_booking": "book_usage",
+            "_booking": "book_stated book_usage",
             "_coverage": "CURRENT CountedCall coverage in_call",
             "_pipeline": "Pipeline pipeline use_pipeline",
             "_processor": "LedgerSpanProcessor charge_by",
@@ -36,6 +36,7 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "beginning",
+    "book_stated",
     "book_usage",
     "charge_by",
     "coverage",

@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Protocol
 
-from tollspan.ledger import Ledger, PriceBook, RateCard, Settings, Unpriced, call_id_prefix, to_nano
+from tollspan.ledger import Ledger, PriceBook, RateCard, Settings, Unpriced, call_id_prefix
 
-from ._booking import book_usage
+from ._booking import book_stated, book_usage
 from ._dialects import Inference
 from ._record import CallRecord, Outcome
 
@@ -74,11 +74,14 @@ def record_of(said: Inference, settings: Settings) -> CallRecord:
 
 
 def book(record: CallRecord, said: Inference, prices: PriceBook) -> None:
-    """Put the cost into the record: what the span states, or else its usage at its price, or else why there is none."""
+    """Put the cost into the record, or say why there is none.
+
+    It is that of the usage at a price of the user's own, or else what the span states, or else that of the usage.
+    """
     if record.outcome == "unbilled":
         return
     if said.cost_usd is not None:
-        record.cost, record.cost_source = to_nano(said.cost_usd), "span"
+        book_stated(record, said.cost_usd, "span", partial(_price_of, record, said, prices))
     elif record.usage is not None:
         book_usage(record, partial(_price_of, record, said, prices))
     else:

@@ -1,9 +1,12 @@
-"""What a call has cost: what the wire states, else its usage at its price, else an estimate. Never a silent 0."""
+"""What a call has cost: by the user's own price, else what the wire states, else by its price, else an estimate.
+
+Never a silent 0.
+"""
 
 from collections.abc import Callable
 
 from tollspan.budget import largest_output
-from tollspan.exporter import CallRecord, book_usage
+from tollspan.exporter import CallRecord, book_stated, book_usage
 from tollspan.ledger import BEHIND, CutStream, RateCard, Unpriced, to_nano
 
 from ._readers import RequestFacts, ResponseFacts
@@ -20,12 +23,16 @@ def book(
     """Put the cost of an answer into the record of its call."""
     record.response_model, record.response_id = answer.model, answer.response_id
     record.usage = request.usage_of(answer) if answer.complete else answer.usage
-    if answer.cost_usd is not None:
+    tier = answer.service_tier or request.service_tier
+    if answer.cost_usd is not None and answer.usage:
+        book_stated(record, answer.cost_usd, "provider", lambda model: price_of(model, tier))
+        if record.rate_card is not None:  # the user's own prices: what is stated would have had the others in it
+            _book_others(record, answer, price_of)
+    elif answer.cost_usd is not None:
         record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
     elif request.free and not record.usage:
         _book_free(record, None if answer.complete else _CUT)
     elif record.usage is not None:
-        tier = answer.service_tier or request.service_tier
         book_usage(record, lambda model: price_of(model, tier))
         _book_others(record, answer, price_of)
     else:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tollspan.ledger._prices._file import read_price_file
+from tollspan.ledger._prices._file import PriceFile
 from tollspan.ledger._prices._limits import max_output_tokens
-from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._live_file import LivePriceFile
+from tollspan.ledger._prices._names import names_of, provider_id_of, split_target
 from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
 from tollspan.ledger._single_flight import SingleFlight
 
@@ -29,7 +30,29 @@ _BUCKET_S = 900
 _CACHE_SIZE = 4096
 _HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
-_Key = tuple[str | None, str | None, str | None, str | None, int]
+
+class _Asked(NamedTuple):
+    """What a card is wanted for; also the key under which it is kept, so each version of the file has its own."""
+
+    provider: str | None
+    model: str
+    base_url: str | None
+    service_tier: str | None
+    at: float
+    own: PriceFile
+
+    @property
+    def provider_id(self) -> str | None:
+        """The id of the provider in price lists."""
+        return provider_id_of(self.provider)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name as it came, and as price lists may have it, the barest last."""
+        return (self.model, *names_of(self.model, self.provider, self.provider_id))
+
+
+_Key = tuple[str | None, str, str | None, str | None, float, PriceFile]
 
 _loading = SingleFlight()
 
@@ -37,15 +60,19 @@ _loading = SingleFlight()
 class PriceBook:
     """Rate cards by provider, model and moment; safe to share between threads.
 
-    `overrides` is a TOML file of `[[price]]` tables: `model` (a glob), `provider` (any, if left out), prices in USD as
-    strings or numbers (`input_mtok`, `output_mtok`, `cache_read_mtok`, `cache_write_mtok` per million tokens, and the
-    other price keys of genai-prices) or `free = true`, `context_window` and `max_output_tokens` in tokens. The first
-    match replaces all other prices of the model. The file is read here; PriceFileError says what is wrong with it.
+    `overrides` is the user's price file, whose format docs/prices.md tells; what it says of a model goes before all
+    else. A change of it is in force within about a second. PriceFileError says what is wrong with it when the book is
+    made; without `strict`, and ever after, that is logged, and the file's last good version stays in force.
     """
 
-    def __init__(self, *, overrides: Path | None = None) -> None:
-        self._overrides = read_price_file(overrides) if overrides is not None else ()
+    def __init__(self, *, overrides: Path | None = None, strict: bool = True) -> None:
         self._cache: dict[_Key, RateCard | Unpriced] = {}
+        self._live = LivePriceFile(overrides, self._cache.clear, strict=strict)
+
+    @property
+    def own(self) -> PriceFile:
+        """What the user's price file says now."""
+        return self._live.current()
 
     def resolve(
         self,
@@ -61,48 +88,52 @@ class PriceBook:
         `provider` is spelled as in OpenTelemetry or in genai-prices; where it is None, `base_url` tells it. A
         `service_tier` without prices of its own costs what the standard tier costs.
         """
-        key = (provider, model, base_url, service_tier, int(at // _BUCKET_S))
+        own = self._live.current()
+        key = (provider, model or "", base_url, service_tier, own.moment(at, _BUCKET_S), own)
         found = self._cache.get(key)
         return found if found is not None else self._resolve_once(key)
 
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        return _loading.load(self._cache, key, lambda: self._look_up(*key))
+        return _loading.load(self._cache, key, lambda: self._look_up(_Asked(*key)))
 
-    def _look_up(
-        self, provider: str | None, model: str | None, base_url: str | None, service_tier: str | None, bucket: int
-    ) -> RateCard | Unpriced:
-        if not model:
-            return Unpriced(f"no price for a call of provider {provider!r} that names no model")
-        provider_id = provider_id_of(provider)
-        if card := self._override(provider_id, model, names_of(model, provider, provider_id)):
-            return card
-        snapshot, host = _snapshot(), _host(base_url)  # the host alone: a URL may hold a key
-        provider_id = provider_id or _provider_id_of_url(snapshot, base_url)
-        missing = Unpriced(f"no price for model {model!r} of provider {provider or host!r}; {_HOW_TO}")
-        # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
-        if provider_id is None or all(provider_id != known.id for known in snapshot.providers):
-            return missing
-        names = names_of(model, provider, provider_id)
-        if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
-            return Unpriced(
-                f"no price for model {model!r} of provider {provider or host!r}: its weights are open, and its host "
-                f"({host or 'not known'}) is not OpenAI's; {_HOW_TO}, or `free = true`"
-            )
-        found = _find(snapshot, provider_id, names)
-        if found is None:
-            return missing
-        when = datetime.fromtimestamp(bucket * _BUCKET_S, UTC)
-        return _listed_card(*found, asked_for=model, when=when, service_tier=service_tier)
+    def _look_up(self, asked: _Asked) -> RateCard | Unpriced:
+        if not asked.model:
+            return Unpriced(f"no price for a call of provider {asked.provider!r} that names no model")
+        own, names = asked.own, asked.names
+        entry = own.find(asked.provider_id, names, asked.at)
+        if entry is None and (target := own.alias_of(asked.provider_id, names)):
+            provider, model = split_target(target, asked.provider, {known.id for known in _snapshot().providers})
+            asked = asked._replace(provider=provider, model=model)
+            entry = own.find(asked.provider_id, asked.names, asked.at)
+        if entry is None:
+            return _listed(asked)
+        found = entry.card(lambda: _listed(asked), provider=asked.provider_id, model=asked.names[-1])
+        if isinstance(found, RateCard) and found.max_output_tokens is None:
+            return replace(found, max_output_tokens=max_output_tokens(asked.names[-1]))
+        return found
 
-    def _override(self, provider_id: str | None, model: str, names: tuple[str, ...]) -> RateCard | None:
-        for entry in self._overrides:
-            if entry.matches(provider_id, (model, *names)):
-                card = entry.card
-                limit = card.max_output_tokens or max_output_tokens(names[-1])
-                return replace(card, max_output_tokens=limit)
-        return None
+
+def _listed(asked: _Asked) -> RateCard | Unpriced:
+    """The built-in card, or why there is none."""
+    provider, model, base_url, service_tier, at, _ = asked
+    snapshot, host = _snapshot(), _host(base_url)  # the host alone: a URL may hold a key
+    provider_id = asked.provider_id or _provider_id_of_url(snapshot, base_url)
+    missing = Unpriced(f"no price for model {model!r} of provider {provider or host!r}; {_HOW_TO}")
+    # Of an id that it does not know, genai-prices would guess the provider from a part: only exact ids get there.
+    if provider_id is None or all(provider_id != known.id for known in snapshot.providers):
+        return missing
+    names = names_of(model, provider, provider_id)
+    if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
+        return Unpriced(
+            f"no price for model {model!r} of provider {provider or host!r}: its weights are open, and its host "
+            f"({host or 'not known'}) is not OpenAI's; {_HOW_TO}, or `free = true`"
+        )
+    found = _find(snapshot, provider_id, names)
+    if found is None:
+        return missing
+    return _listed_card(*found, asked_for=model, when=datetime.fromtimestamp(at, UTC), service_tier=service_tier)
 
 
 def _provider_id_of_url(snapshot: "DataSnapshot", base_url: str | None) -> str | None:

@@ -7,7 +7,7 @@ so nearly every published price is exact; one that is not (a third of a cent, a 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -18,6 +18,9 @@ FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
 UNLIMITED_TOKENS = 1 << 62
 """Output tokens that any amount buys where output costs nothing."""
+
+OWN = "override"
+"""The source of cards whose prices are those of the user's price file."""
 
 REQUEST_FEE_KEY = "requests_kcount"
 """Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
@@ -112,9 +115,13 @@ _OUTPUT_UNITS = ("tokens_out", *(part for part, _ in _OUTPUT_PARTS))
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it."""
+    """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it.
+
+    `hold_usd` is what a call may hold all the same, where the user's price file says it.
+    """
 
     reason: str
+    hold_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,8 @@ class RateCard:
 
     `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>` or `override`.
     `context_window` and `max_output_tokens` are in tokens, None where they are not known. A tier applies to every token
-    of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google.
+    of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google. `hold_usd` is what a
+    call may hold whose cost has no bound, where the user's price file says it.
     """
 
     provider: str
@@ -169,6 +177,12 @@ class RateCard:
     listed: Mapping[str, Any] = field(repr=False, hash=False)
     request_fee_femto: int = 0
     least_audio_seconds: int = 0
+    hold_usd: Decimal | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its prices are the user's own: those go before what a provider states."""
+        return self.source == OWN
 
     @property
     def prices_tokens(self) -> bool:
@@ -227,6 +241,22 @@ class RateCard:
     def rates(self) -> dict[str, Any]:
         """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says."""
         return dict(self.listed)
+
+    def times(self, factor: Decimal, *, source: str) -> "RateCard":
+        """The card at a multiple of its prices, each rate rounded up; it lists the factor, and where it comes from."""
+        tiers = tuple(
+            Tier(
+                above=tier.above,
+                rates={unit: _up(rate * Fraction(factor)) for unit, rate in tier.rates.items()},
+                dearest_input=_up(tier.dearest_input * Fraction(factor)),
+                dearest_text=_up(tier.dearest_text * Fraction(factor)),
+                dearest_output=_up(tier.dearest_output * Fraction(factor)),
+            )
+            for tier in self.tiers
+        )
+        listed = {"multiplier": format(factor, "f"), "of": self.source, **_scaled(self.listed, factor)}
+        fee = _up(self.request_fee_femto * Fraction(factor))
+        return replace(self, source=source, tiers=tiers, listed=listed, request_fee_femto=fee)
 
     def _rates_at(self, inputs: list[tuple[str, Count]]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
@@ -378,7 +408,22 @@ def _detail_rate(key: str, price: Decimal) -> Iterator[tuple[str, int]]:
 
 
 def _femto(usd: Decimal, *, per: int) -> int:
-    return math.ceil(Fraction(usd) * FEMTO_PER_USD / per)
+    return _up(Fraction(usd) * FEMTO_PER_USD / per)
+
+
+def _up(femto: Fraction) -> int:
+    return math.ceil(femto)
+
+
+def _scaled(listed: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:
+    """Listed prices times a factor; they are the texts in it, and in its tiers."""
+    scaled: dict[str, Any] = {}
+    for key, value in listed.items():
+        if key == "tiers":
+            scaled[key] = [_scaled(tier, factor) for tier in value]
+        else:
+            scaled[key] = format(Decimal(value) * factor, "f") if isinstance(value, str) else value
+    return scaled
 
 
 def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:
