@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from ._listeners import Listener
     from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
     from ._overrides import BudgetOverride, Overrides
-    from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
+    from ._prices import CostBound, PriceBook, PriceFile, PriceFileError, RateCard, Unpriced
+    from ._prices._catalog import PriceCatalog
+    from ._prices._edit import PriceChange, set_price
     from ._prune import Pruned
     from ._registry import dump_definition, load_definition
     from ._selection import QueryError, time_zone
@@ -89,7 +91,9 @@ else:
             "_listeners": "Listener",
             "_money": "NANO_PER_USD format_usd to_nano to_nano_up to_usd",
             "_overrides": "BudgetOverride Overrides",
-            "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
+            "_prices": "CostBound PriceBook PriceFile PriceFileError RateCard Unpriced",
+            "_prices._catalog": "PriceCatalog",
+            "_prices._edit": "PriceChange set_price",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
             "_selection": "QueryError time_zone",
@@ -148,6 +152,9 @@ __all__ = [
     "Overrides",
     "Overview",
     "PriceBook",
+    "PriceCatalog",
+    "PriceChange",
+    "PriceFile",
     "PriceFileError",
     "Pruned",
     "QueryError",
@@ -191,6 +198,7 @@ __all__ = [
     "new_call_id",
     "open_ledger",
     "parse_limit",
+    "set_price",
     "settings_reference",
     "time_zone",
     "to_nano",

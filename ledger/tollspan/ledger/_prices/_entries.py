@@ -41,10 +41,10 @@ _UNIT_KEYS: Mapping[str, Mapping[str, str]] = {
     "code_execution": {"out": "code_executions_kcount"},
 }
 _SMALL_UNITS = ("token", "character")  # nobody lists the price of one of them
-_UNIT_FIELDS = ("unit", "direction", "usd", "per", "detail")
+UNIT_FIELDS = ("unit", "direction", "usd", "per", "detail")
 _LIMITS = ("max_output_tokens", "context_window")
 _OTHERS = ("provider", "model", "from", "until", "free", "multiplier", "hold_usd", "tiers")
-FIELDS = (*_OTHERS, *_LIMITS, *_UNIT_FIELDS, *PRICE_KEYS)
+FIELDS = (*_OTHERS, *_LIMITS, *UNIT_FIELDS, *PRICE_KEYS)
 _LIKE_USD = 'such as 0.25 or "0.25"'
 
 
@@ -202,7 +202,7 @@ def _prices(raw: Mapping[str, Any]) -> dict[str, Steps]:
 
 def _unit_price(raw: Mapping[str, Any], base: Mapping[str, Decimal]) -> dict[str, Decimal]:
     if "unit" not in raw and "usd" not in raw:
-        if alone := next((name for name in _UNIT_FIELDS if name in raw), None):
+        if alone := next((name for name in UNIT_FIELDS if name in raw), None):
             raise FieldError(alone, "belongs to 'unit' and 'usd', which are missing")
         return {}
     unit = _one_of(raw, "unit", _UNIT_KEYS)

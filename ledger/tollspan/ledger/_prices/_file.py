@@ -72,8 +72,8 @@ class PriceFile:
 
     def moment(self, at: float, step: float) -> float:
         """An instant up to `at` at which the same entries are in force as then, the same for all of a step's."""
-        begun = bisect_right(self._turns, at)
         start = at // step * step
+        begun = bisect_right(self._turns, at) if self._turns else 0
         return max(start, self._turns[begun - 1]) if begun else start
 
 

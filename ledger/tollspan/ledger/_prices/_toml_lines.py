@@ -16,19 +16,21 @@ _TOKEN = re.compile(
     r"|(?P<comment>#[^\n]*)|(?P<open>[\[{])|(?P<close>[\]}])|(?P<equal>=)|(?P<end>\n)",
     re.DOTALL,
 )
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A header, or a field with its value: its keys, its line, and where its text begins and ends (line end included).
 
-    `value` is where the value of a field begins; None for a header.
+    `value` is where the value of a field begins, None for a header; `stop` is where it ends, before any comment.
     """
 
     keys: tuple[str, ...]
     line: int
     start: int
     end: int
+    stop: int
     value: int | None
 
     @property
@@ -94,7 +96,7 @@ class Places:
 def statements(text: str) -> Iterator[Statement]:
     """The headers and fields of a TOML text, in order."""
     depth, start, line, first = 0, 0, 1, 1
-    equal = closed = None
+    equal = closed = comment = None
     for token in _TOKEN.finditer(text + "\n"):
         kind = token.lastgroup
         if kind in ("open", "close"):
@@ -102,17 +104,24 @@ def statements(text: str) -> Iterator[Statement]:
             closed = token.end()
         elif kind == "equal" and depth == 0 and equal is None:
             equal = token
+        elif kind == "comment" and depth == 0:
+            comment = token.start()
         elif kind == "end" and depth == 0:
             key_end = equal.start() if equal else closed
             if key_end is not None:
                 keys = _keys(text[start:key_end].strip().strip("[]" if equal is None else ""))
-                yield Statement(keys, first, start, min(token.end(), len(text)), equal.end() if equal else None)
-            start, first, equal, closed = token.end(), line + 1, None, None
+                stop = start + len(text[start : token.start() if comment is None else comment].rstrip())
+                end = min(token.end(), len(text))
+                yield Statement(keys, first, start, end, stop, equal.end() if equal else None)
+            start, first = token.end(), line + 1
+            equal = closed = comment = None
         line += token.group().count("\n")
 
 
 def _keys(dotted: str) -> tuple[str, ...]:
     """The parts of a key that may be dotted and quoted."""
+    if _BARE.fullmatch(dotted):
+        return (dotted,)
     import tomllib  # noqa: PLC0415 - loaded by now: it has read the text
 
     found: Mapping[str, object] | int = tomllib.loads(f"{dotted} = 0")
