@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from tollspan.ledger._prices._entries import PriceEntry
 from tollspan.ledger._prices._file import PriceFile
 from tollspan.ledger._prices._limits import max_output_tokens
 from tollspan.ledger._prices._live_file import LivePriceFile
@@ -93,6 +94,13 @@ class PriceBook:
         found = self._cache.get(key)
         return found if found is not None else self._resolve_once(key)
 
+    def own_lines(self, *, provider: str | None, model: str, at: float) -> tuple[int, ...]:
+        """The lines of the user's price file that apply to a model at `at` (epoch seconds): its alias, its entry."""
+        asked = _Asked(provider, model, None, None, at, self.own)
+        found, entry = _by_own(asked)
+        alias = None if found is asked else asked.own.find_alias(asked.provider_id, asked.names)
+        return tuple(one.line for one in (alias, entry) if one is not None and one.line is not None)
+
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
@@ -101,18 +109,24 @@ class PriceBook:
     def _look_up(self, asked: _Asked) -> RateCard | Unpriced:
         if not asked.model:
             return Unpriced(f"no price for a call of provider {asked.provider!r} that names no model")
-        own, names = asked.own, asked.names
-        entry = own.find(asked.provider_id, names, asked.at)
-        if entry is None and (target := own.alias_of(asked.provider_id, names)):
-            provider, model = split_target(target, asked.provider, {known.id for known in _snapshot().providers})
-            asked = asked._replace(provider=provider, model=model)
-            entry = own.find(asked.provider_id, asked.names, asked.at)
+        asked, entry = _by_own(asked)
         if entry is None:
             return _listed(asked)
         found = entry.card(lambda: _listed(asked), provider=asked.provider_id, model=asked.names[-1])
         if isinstance(found, RateCard) and found.max_output_tokens is None:
             return replace(found, max_output_tokens=max_output_tokens(asked.names[-1]))
         return found
+
+
+def _by_own(asked: _Asked) -> tuple[_Asked, PriceEntry | None]:
+    """What is to be looked up, under the name that the user's file gives it, and what that says of it."""
+    own, names = asked.own, asked.names
+    entry = own.find(asked.provider_id, names, asked.at)
+    if entry is None and (target := own.alias_of(asked.provider_id, names)):
+        provider, model = split_target(target, asked.provider, {known.id for known in _snapshot().providers})
+        asked = asked._replace(provider=provider, model=model)
+        entry = own.find(asked.provider_id, asked.names, asked.at)
+    return asked, entry
 
 
 def _listed(asked: _Asked) -> RateCard | Unpriced:

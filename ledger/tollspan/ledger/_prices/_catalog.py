@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tollspan.ledger._prices._book import PriceBook
 from tollspan.ledger._prices._names import provider_id_of
-from tollspan.ledger._prices._rates import RateCard
+from tollspan.ledger._prices._rates import DETAIL, UNITS, RateCard
 
 if TYPE_CHECKING:
     from genai_prices.types import Provider
@@ -41,6 +41,12 @@ class PriceCatalog:
             if wanted in (None, listed.id):
                 known += [one.id for one in listed.models]
         return _closest(model, known)
+
+    @staticmethod
+    def price_keys(units: Iterable[str]) -> list[str]:
+        """The price keys that usage keys need: one for each unit that no other unit's price stands in for."""
+        used = {unit.partition(DETAIL)[0] for unit in units}
+        return [unit.price_keys[0] for name, unit in UNITS.items() if name in used and unit.parent is None]
 
     def near_providers(self, provider: str) -> list[str]:
         """The ids closest to that of a provider without prices."""
