@@ -283,7 +283,7 @@ def set_price(url: str | None, /, **options: Any) -> None:
 @click.pass_obj
 @click.pass_context
 def check(ctx: click.Context, url: str | None, as_json: bool) -> None:
-    """Show what each model of this ledger would cost now, and how to price the rest; exit status 1 when there is one."""
+    """Show what each model of this ledger costs now, and how to price the rest; exit status 1 when there is any."""
     from ._price_check import check as examine  # noqa: PLC0415 - see the module's docstring
 
     ctx.exit(examine(url, as_json=as_json))

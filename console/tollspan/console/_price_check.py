@@ -20,7 +20,7 @@ Status = Literal["priced", "free", "stated", "unbilled", "unpriced"]
 _SAYS: dict[Status, str] = {
     "stated": "as stated with its calls",
     "unbilled": "nothing was billed",
-    "unpriced": "NO PRICE",
+    "unpriced": "PRICE MISSING",
 }
 _OPTIONS = {
     "input_mtok": "--input-mtok",
@@ -40,7 +40,7 @@ class _Checked:
     status: Status
     reason: str | None = None
     command: str | None = None
-    toml: str | None = None
+    alias: str | None = None
 
     @property
     def name(self) -> str:
@@ -93,8 +93,14 @@ def _checked(
         return _Checked(row, seen, "stated" if row.cost_usd else "unbilled", seen.found.reason)
     if not model:
         return _Checked(row, seen, "unpriced", f"{seen.found.reason}; `tollspan adjust` gives each of them its cost")
-    command = _command(seen, catalog.price_keys(units) or list(_TEXT_KEYS))
-    return _Checked(row, seen, "unpriced", seen.found.reason, command, _toml(catalog, seen))
+    command = _command(seen, _keys(catalog, units))
+    return _Checked(row, seen, "unpriced", seen.found.reason, command, _alias(catalog, seen))
+
+
+def _keys(catalog: PriceCatalog, units: Sequence[str]) -> list[str]:
+    """The prices that a model needs by what it has used; input and output of text belong together."""
+    keys = catalog.price_keys(units)
+    return keys if keys and not {*keys} & {*_TEXT_KEYS} else list(dict.fromkeys([*_TEXT_KEYS, *keys]))
 
 
 def _command(seen: Shown, keys: Sequence[str]) -> str:
@@ -102,26 +108,23 @@ def _command(seen: Shown, keys: Sequence[str]) -> str:
     listed = seen.found.rates() if isinstance(seen.found, RateCard) else {}
     known = {key: price for key, price in listed.items() if isinstance(price, str) and key not in ("multiplier", "of")}
     prices = known | {key: "USD" for key in keys if key not in known}
-    words = ["tollspan", "prices", "set", shlex.quote(seen.model)]
-    words += ["--provider", shlex.quote(seen.provider)] if seen.provider else []
+    words = [_set(seen)]
     for key, price in prices.items():
         words += [_OPTIONS[key], price] if key in _OPTIONS else ["--price", f"{key}={price}"]
     return " ".join(words)
 
 
-def _toml(catalog: PriceCatalog, seen: Shown) -> str | None:
+def _alias(catalog: PriceCatalog, seen: Shown) -> str | None:
     """What makes it stand for another model: only where its provider has prices, as for a deployment of Azure's."""
     if seen.provider is None or not catalog.has_provider(seen.provider):
         return None
     near = catalog.near_models(seen.model, seen.provider)
-    target = near[0] if near else "MODEL"
-    return f"[deployments.{_quoted(seen.provider)}]\n{_quoted(seen.model)} = {_quoted(target)}"
+    return f"{_set(seen)} --as {shlex.quote(near[0]) if near else 'MODEL'}"
 
 
-def _quoted(text: str) -> str:
-    import json  # noqa: PLC0415 - only here; texts of TOML are written alike
-
-    return json.dumps(text, ensure_ascii=False)
+def _set(seen: Shown) -> str:
+    at = ["--provider", shlex.quote(seen.provider)] if seen.provider else []
+    return " ".join(["tollspan", "prices", "set", shlex.quote(seen.model), *at])
 
 
 def _as_dict(found: Sequence[_Checked], file: str | None) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def _model_dict(one: _Checked) -> dict[str, Any]:
         "file": one.now.file,
         "lines": list(one.now.lines),
         "reason": one.reason,
-        "fix": {"command": one.command, "toml": one.toml} if one.status == "unpriced" else None,
+        "fix": {"command": one.command, "alias": one.alias} if one.status == "unpriced" else None,
     }
 
 
@@ -173,11 +176,9 @@ def _fix_lines(one: _Checked) -> Iterator[str]:
     if one.command:
         yield f"  give it a price (replace each USD):  {plain(one.command)}"
     if one.command and not isinstance(one.now.found, RateCard):
-        name = one.command.partition(" --input-mtok")[0].partition(" --price")[0].partition(" --output-mtok")[0]
-        yield f"  or, if it costs nothing:             {plain(name)} --free"
-    if one.toml:
-        yield "  or, if it stands for another model, write into the price file:"
-        yield from (f"    {plain(line)}" for line in one.toml.splitlines())
+        yield f"  or, if it costs nothing:             {plain(_set(one.now))} --free"
+    if one.alias:
+        yield f"  or, if it stands for another model:  {plain(one.alias)}"
 
 
 def _all_well(found: Sequence[_Checked]) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 
 import click
 
-from tollspan.ledger import PriceBook, PriceFileError, RateCard, Settings, set_price
+from tollspan.ledger import PriceBook, PriceFileError, RateCard, Settings, set_alias, set_price
 
 from ._ledgers import ledger_path, settings_for
 from ._prices import Shown, example_usd, look_up
 from ._render import exact, plain, print_json
 
 _DATES = ("from", "until")
+_SCOPE = ("provider", "service_tier", *_DATES)
 _FILE = "prices.toml"
 
 
@@ -27,16 +28,20 @@ def set_(url: str | None, model: str, *, as_json: bool, **options: Any) -> None:
     settings = settings_for(url)
     path = (settings.prices or _default_path(settings)).absolute()
     fields = {"model": model} | _fields(options)
-    if fields.keys() <= {"model", "provider", *_DATES}:
+    target = fields.pop("alias_of", None)
+    if target is None and fields.keys() <= {"model", *_SCOPE}:
         raise click.UsageError(
             "say what it costs: --input-mtok and --output-mtok, --price KEY=USD, --unit with --usd, --free or "
-            "--multiplier; or --hold-usd, --max-output-tokens, --context-window"
+            "--multiplier; or --hold-usd, --max-output-tokens, --context-window; or --as MODEL, whose price it has"
         )
-    change = set_price(_text_of(path), path, fields)
+    if target is not None and not fields.keys() <= {"model", "provider"}:
+        raise click.UsageError("--as: what it stands for has the price; give --provider with it, and nothing else")
+    provider, text = fields.get("provider"), _text_of(path)
+    change = set_alias(text, path, model, provider, target) if target else set_price(text, path, fields)
     _write(path, change.text)
     begins = fields.get("from")
     at = max(time.time(), _epoch(begins)) if isinstance(begins, dt.date) else time.time()
-    now = look_up(PriceBook(overrides=path), model, fields.get("provider"), at)
+    now = look_up(PriceBook(overrides=path), model, provider, at, fields.get("service_tier"))
     hides = () if change.line in now.lines else now.lines
     if as_json:
         print_json(
@@ -59,7 +64,7 @@ def _fields(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _DATES:
         if f"{name}_" in given:
             given[name] = _date(given.pop(f"{name}_"), name)
-    first = {name: given.pop(name) for name in ("provider", *_DATES) if name in given}
+    first = {name: given.pop(name) for name in _SCOPE if name in given}
     return first | {name: value.removeprefix("$") if isinstance(value, str) else value for name, value in given.items()}
 
 

@@ -5,9 +5,11 @@ The list is a package, genai-prices, so that each row of the ledger can name the
 
 import importlib
 import importlib.util
+import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import requires, version
 
 import click
@@ -16,6 +18,9 @@ from ._render import print_json
 
 _PACKAGE = "genai-prices"
 _LONGEST_S = 300
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1", "install")
+# pip takes an index that it cannot reach for an empty one, and is then content with what is installed.
+_ASK = ("--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-")
 
 
 class UpdateError(click.ClickException):
@@ -26,23 +31,23 @@ class UpdateError(click.ClickException):
 
 def update(*, as_json: bool) -> None:
     """Have pip install the newest version of the package that has the prices, and say what that came to."""
-    before = version(_PACKAGE)
-    command = [sys.executable, "-m", "pip", "install", "--upgrade", "--disable-pip-version-check", _requirement()]
+    before, wanted = version(_PACKAGE), _requirement()
     if importlib.util.find_spec("pip") is None:
         raise UpdateError(
             f"{_PACKAGE} {before} stays, because this environment has no pip; renew it as the environment was made, "
-            f"like: uv pip install --upgrade {shlex.quote(_requirement())}"
+            f"like: uv pip install --upgrade {shlex.quote(wanted)}"
         )
-    click.echo(f"running {shlex.join(command)}", err=True)
-    _run(command, before)
-    importlib.invalidate_caches()
+    newest = str(json.loads(_pip(*_ASK, wanted, before=before))["install"][0]["metadata"]["version"])
+    if newest != before:
+        _pip("--upgrade", wanted, before=before)
+        importlib.invalidate_caches()
     after = version(_PACKAGE)
     if as_json:
         print_json({"package": _PACKAGE, "before": before, "after": after, "changed": before != after})
-    elif before == after:
-        click.echo(f"{_PACKAGE} {after} is the newest version that there is; nothing was changed")
-    else:
+    elif before != after:
         click.echo(f"{_PACKAGE} {before} is replaced by {after}; processes have its prices from their next start on")
+    else:
+        click.echo(f"{_PACKAGE} {before} stays: the package index has no newer version, its latest is {newest}")
 
 
 def _requirement() -> str:
@@ -51,15 +56,22 @@ def _requirement() -> str:
     return next(wanted, _PACKAGE).partition(";")[0].strip()
 
 
-def _run(command: list[str], before: str) -> None:
+def _pip(*words: str, before: str) -> str:
+    """What pip prints. Raises UpdateError where it fails."""
+    command = [*_PIP, *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)  # noqa: S603 - our own words
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UpdateError(f"{_PACKAGE} {before} stays, because pip did not do its work: {error}") from error
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        why = said[-1] if said else (done.stderr.strip().splitlines() or ["no word"])[-1]
+        by_hand = shlex.join([sys.executable, "-m", "pip", "install", "--upgrade", words[-1]])
         raise UpdateError(
-            f"{_PACKAGE} {before} stays, because pip could not install a newer one: {why}. Is the package index in "
-            f"reach? To see more, run: {shlex.join(command)}"
+            f"{_PACKAGE} {before} stays, because pip could not get a newer one: {_why(done.stderr.splitlines())}. Is the "
+            f"package index in reach? By hand it is: {by_hand}"
         )
+    return done.stdout
+
+
+def _why(said: Sequence[str]) -> str:
+    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR")]
+    return errors[-1] if errors else next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")

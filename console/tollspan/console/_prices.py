@@ -47,7 +47,7 @@ class Shown:
 
 def look_up(book: PriceBook, model: str, provider: str | None, at: float, tier: str | None = None) -> Shown:
     """What the prices say of a model at an instant."""
-    lines = book.own_lines(provider=provider, model=model, at=at)
+    lines = book.own_lines(provider=provider, model=model, at=at, service_tier=tier)
     return Shown(
         model=model,
         provider=provider,
@@ -142,7 +142,8 @@ def example_usd(found: RateCard | Unpriced) -> Decimal | None:
 
 def _lines(book: PriceBook, one: Shown, zone: str, others: list[str], near: list[str]) -> Iterator[str]:
     tier = f", service tier {plain(one.tier)}" if one.tier else ""
-    yield f"{plain(one.model)} at {plain(one.provider)}{tier}, {shown(one.at, zone)} {zone}"
+    where = f"at {plain(one.provider)}" if one.provider else "at no provider that is known"
+    yield f"{plain(one.model)} {where}{tier}, {shown(one.at, zone)} {zone}"
     if isinstance(one.found, RateCard):
         yield from _card_lines(one.found, one)
         yield from _tier_lines(book, one)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ._overrides import BudgetOverride, Overrides
     from ._prices import CostBound, PriceBook, PriceFile, PriceFileError, RateCard, Unpriced
     from ._prices._catalog import PriceCatalog
-    from ._prices._edit import PriceChange, set_price
+    from ._prices._edit import PriceChange, set_alias, set_price
     from ._prune import Pruned
     from ._registry import dump_definition, load_definition
     from ._selection import QueryError, time_zone
@@ -93,7 +93,7 @@ else:
             "_overrides": "BudgetOverride Overrides",
             "_prices": "CostBound PriceBook PriceFile PriceFileError RateCard Unpriced",
             "_prices._catalog": "PriceCatalog",
-            "_prices._edit": "PriceChange set_price",
+            "_prices._edit": "PriceChange set_alias set_price",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
             "_selection": "QueryError time_zone",
@@ -198,6 +198,7 @@ __all__ = [
     "new_call_id",
     "open_ledger",
     "parse_limit",
+    "set_alias",
     "set_price",
     "settings_reference",
     "time_zone",

@@ -94,9 +94,11 @@ class PriceBook:
         found = self._cache.get(key)
         return found if found is not None else self._resolve_once(key)
 
-    def own_lines(self, *, provider: str | None, model: str, at: float) -> tuple[int, ...]:
+    def own_lines(
+        self, *, provider: str | None, model: str, at: float, service_tier: str | None = None
+    ) -> tuple[int, ...]:
         """The lines of the user's price file that apply to a model at `at` (epoch seconds): its alias, its entry."""
-        asked = _Asked(provider, model, None, None, at, self.own)
+        asked = _Asked(provider, model, None, service_tier, at, self.own)
         found, entry = _by_own(asked)
         alias = None if found is asked else asked.own.find_alias(asked.provider_id, asked.names)
         return tuple(one.line for one in (alias, entry) if one is not None and one.line is not None)
@@ -121,11 +123,11 @@ class PriceBook:
 def _by_own(asked: _Asked) -> tuple[_Asked, PriceEntry | None]:
     """What is to be looked up, under the name that the user's file gives it, and what that says of it."""
     own, names = asked.own, asked.names
-    entry = own.find(asked.provider_id, names, asked.at)
+    entry = own.find(asked.provider_id, names, asked.at, asked.service_tier)
     if entry is None and (target := own.alias_of(asked.provider_id, names)):
         provider, model = split_target(target, asked.provider, {known.id for known in _snapshot().providers})
         asked = asked._replace(provider=provider, model=model)
-        entry = own.find(asked.provider_id, asked.names, asked.at)
+        entry = own.find(asked.provider_id, asked.names, asked.at, asked.service_tier)
     return asked, entry
 
 

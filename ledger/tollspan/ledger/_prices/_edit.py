@@ -2,7 +2,8 @@
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from tollspan.ledger._prices._entries import UNIT_FIELDS, FieldError, PriceEntry, read_entry
 from tollspan.ledger._prices._file import PriceFileError, parse_price_file
+from tollspan.ledger._prices._names import provider_id_of
 from tollspan.ledger._prices._rates import DETAIL, PRICE_KEYS
-from tollspan.ledger._prices._toml_lines import Places, Statement, Table
+from tollspan.ledger._prices._toml_lines import Places, Statement, Table, statements
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _FREE_WITHOUT = ("multiplier", "tiers", *UNIT_FIELDS)
 
 
@@ -57,6 +60,39 @@ def set_price(text: str, path: Path, fields: Mapping[str, Any]) -> PriceChange:
     return PriceChange(changed, line, not same)
 
 
+def set_alias(text: str, path: Path, name: str, provider: str | None, target: str) -> PriceChange:
+    """The text of a price file in which a name, at a provider or at any, stands for the model `target`.
+
+    Raises PriceFileError where the file cannot be used.
+    """
+    parse_price_file(text, path)
+    table = ("aliases",) if provider is None else ("deployments", provider)
+    own = list(_fields_of(text, table))
+    line = f"{_key(name)} = {_toml(target)}\n"
+    stands = next((one for one in own if one.keys[0].lower() == name.lower() and not one.is_header), None)
+    if stands is not None:
+        changed = text[: _value_of(stands, name, path)] + f" {_toml(target)}" + text[stands.stop :]
+    elif own:
+        at = own[-1].end
+        changed = text[:at] + ("" if text[:at].endswith("\n") else "\n") + line + text[at:]
+    else:
+        changed = _inserted(text, len(text), f"[{'.'.join(map(_key, table))}]\n{line}")
+    found = parse_price_file(changed, path).find_alias(provider_id_of(provider), (name,))
+    return PriceChange(changed, found.line if found and found.line else 0, stands is None)
+
+
+def _fields_of(text: str, table: Sequence[str]) -> Iterator[Statement]:
+    """The header of a table of names, and its fields."""
+    inside = False
+    for one in statements(text):
+        if one.is_header:
+            inside = one.keys[0] == table[0] and list(map(provider_id_of, one.keys[1:])) == [
+                provider_id_of(part) for part in table[1:]
+            ]
+        if inside:
+            yield one
+
+
 def _read(text: str) -> list[_Found]:
     import tomllib  # noqa: PLC0415 - only commands change a price file
 
@@ -74,7 +110,13 @@ def _changed(text: str, path: Path, same: Sequence[_Found], fields: Mapping[str,
         stands = next((one.table.fields[name] for one in same if name in one.table.fields), None)
         if stands is None:
             added[name] = value
-        elif name not in ("model", "provider", "from", "until"):  # those are the same, however they are written
+        elif name not in (
+            "model",
+            "provider",
+            "service_tier",
+            "from",
+            "until",
+        ):  # those are the same, however they are written
             edits.append((_value_of(stands, name, path), stands.stop, f" {_toml(value)}"))
     for name, stands in _contradicted(same, fields):
         _value_of(stands, name, path)
@@ -109,7 +151,7 @@ def _place_for(text: str, found: Sequence[_Found], wanted: PriceEntry) -> int:
     """Where a new entry is not hidden: before the first that matches its model, and the comments above that one."""
     for one in found:
         if (one.entry.provider, one.entry.model) == (wanted.provider, wanted.model):
-            break
+            break  # entries of one glob are asked together, wherever they stand
         if one.entry.matches(wanted.provider, (wanted.model,)):
             return _above_comments(text, one.table.header.start)
     return len(text)
@@ -141,7 +183,8 @@ def _lines(fields: Mapping[str, Any]) -> str:
 
 
 def _key(name: str) -> str:
-    return json.dumps(name) if DETAIL in name else name
+    """A key as TOML has it: in quotes where it must be."""
+    return name if _BARE.fullmatch(name) else _toml(name)
 
 
 def _toml(value: Any) -> str:

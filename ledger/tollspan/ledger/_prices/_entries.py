@@ -43,8 +43,10 @@ _UNIT_KEYS: Mapping[str, Mapping[str, str]] = {
 _SMALL_UNITS = ("token", "character")  # nobody lists the price of one of them
 UNIT_FIELDS = ("unit", "direction", "usd", "per", "detail")
 _LIMITS = ("max_output_tokens", "context_window")
-_OTHERS = ("provider", "model", "from", "until", "free", "multiplier", "hold_usd", "tiers")
+_OTHERS = ("provider", "model", "service_tier", "from", "until", "free", "multiplier", "hold_usd", "tiers")
 FIELDS = (*_OTHERS, *_LIMITS, *UNIT_FIELDS, *PRICE_KEYS)
+STANDARD = "standard"
+_STANDARD_NAMES = ("", "auto", "default", STANDARD)
 _LIKE_USD = 'such as 0.25 or "0.25"'
 
 
@@ -58,14 +60,16 @@ class FieldError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceEntry:
-    """What the file says of the models at a provider (None: any) that match a glob, from one instant to another.
+    """What the file says of the models at a provider that match a glob, from one instant to another, at a service tier.
 
+    A provider or tier that is None is any.
     `prices` are in USD as `rate_card` takes them; without any, and not `free`, the built-in price stands, times
     `multiplier`. What is None leaves the built-in figure as it is. Instants in epoch seconds; `line` counts from 1.
     """
 
     provider: str | None
     model: str
+    service_tier: str | None = None
     since: float = -math.inf
     until: float = math.inf
     prices: Mapping[str, Steps] = field(default_factory=dict)
@@ -77,13 +81,18 @@ class PriceEntry:
     line: int | None = None
 
     @property
-    def key(self) -> tuple[str | None, str, float, float]:
+    def key(self) -> tuple[str | None, str, str | None, float, float]:
         """What two entries have in common that speak of the same models at the same time."""
-        return (self.provider, self.model, self.since, self.until)
+        return (self.provider, self.model, self.service_tier, self.since, self.until)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Which of those of one glob is asked first: one of a tier, then the latest."""
+        return (self.service_tier is None, -self.since)
 
     def matches(self, provider: str | None, names: Iterable[str]) -> bool:
         """Whether it is about a model, under any of its names, at a provider of genai-prices' id."""
-        if self.provider is not None and self.provider != provider:
+        if self.provider not in (None, provider):
             return False
         return any(fnmatchcase(name.lower(), self.model) for name in names)
 
@@ -132,6 +141,7 @@ def read_entry(raw: Mapping[str, Any], line: int | None) -> PriceEntry:
     entry = PriceEntry(
         provider=provider_id_of(provider),
         model=model.lower(),
+        service_tier=tier_of(_text(raw, "service_tier")) if "service_tier" in raw else None,
         since=since,
         until=until,
         prices=_prices(raw),
@@ -146,9 +156,15 @@ def read_entry(raw: Mapping[str, Any], line: int | None) -> PriceEntry:
     return entry
 
 
+def tier_of(name: str | None) -> str:
+    """The service tier that a name stands for: that of who asks for none is `standard`."""
+    tier = (name or "").strip().lower()
+    return STANDARD if tier in _STANDARD_NAMES else tier
+
+
 def merged(first: PriceEntry, other: PriceEntry) -> PriceEntry:
     """What two entries of one key say together. Raises FieldError where both say the same thing."""
-    at = f"is given at line {first.line} already, for the same model, provider and dates"
+    at = f"is given at line {first.line} already, for the same model, provider, tier and dates"
     if twice := first.prices.keys() & other.prices.keys():
         key = min(twice)
         raise FieldError(key, at)

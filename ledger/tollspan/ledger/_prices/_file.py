@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tollspan.ledger._prices._entries import FieldError, PriceEntry, merged, read_entry
+from tollspan.ledger._prices._entries import FieldError, PriceEntry, merged, read_entry, tier_of
 from tollspan.ledger._prices._names import provider_id_of
 from tollspan.ledger._prices._toml_lines import Places
 from tollspan.ledger._windows import did_you_mean
@@ -45,10 +45,13 @@ class PriceFile:
         ends = {end for entry in self.entries for end in (entry.since, entry.until) if math.isfinite(end)}
         object.__setattr__(self, "_turns", tuple(sorted(ends)))
 
-    def find(self, provider_id: str | None, names: Iterable[str], at: float) -> PriceEntry | None:
+    def find(
+        self, provider_id: str | None, names: Iterable[str], at: float, service_tier: str | None = None
+    ) -> PriceEntry | None:
         """The entry that is in force for a model at an instant (epoch seconds), under any of its names."""
+        tiers = (None, tier_of(service_tier))
         for entry in self.entries:
-            if entry.since <= at < entry.until and entry.matches(provider_id, names):
+            if entry.since <= at < entry.until and entry.service_tier in tiers and entry.matches(provider_id, names):
                 return entry
         return None
 
@@ -131,9 +134,7 @@ class _Reading:
             except FieldError as error:
                 line = self.places.line("price", number, error.name)
                 raise self.error(f"[[price]] entry {number + 1}: {error}", line) from None
-        return tuple(
-            entry for group in groups.values() for entry in sorted(group.values(), key=lambda e: e.since, reverse=True)
-        )
+        return tuple(entry for group in groups.values() for entry in sorted(group.values(), key=lambda e: e.rank))
 
     def aliases(self, table: str, raw: Any, provider: str | None = None) -> list[Alias]:
         keys = (table, provider) if provider else (table,)
