@@ -128,7 +128,7 @@ def _lines(path: Path, line: int, now: Shown, hides: tuple[int, ...], *, in_use:
     yield f"{plain(str(path))}, line {line}: {'new entry' if new else 'changed'}"
     if hides:
         others = " and ".join(map(str, hides))
-        yield f"but line {others} of it goes before this entry for {plain(now.model)}: move the entry above that"
+        yield f"but line {others} of it goes before that for {plain(now.model)}: change it, or move this above it"
     cost = example_usd(now.found)
     if isinstance(now.found, RateCard) and cost is not None:
         name = f"{plain(now.model)} at {plain(now.provider) if now.provider else 'any provider'}"

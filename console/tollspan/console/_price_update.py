@@ -66,8 +66,8 @@ def _pip(*words: str, before: str) -> str:
     if done.returncode:
         by_hand = shlex.join([sys.executable, "-m", "pip", "install", "--upgrade", words[-1]])
         raise UpdateError(
-            f"{_PACKAGE} {before} stays, because pip could not get a newer one: {_why(done.stderr.splitlines())}. Is the "
-            f"package index in reach? By hand it is: {by_hand}"
+            f"{_PACKAGE} {before} stays, because pip could not get a newer one: {_why(done.stderr.splitlines())}. Is "
+            f"the package index in reach? By hand it is: {by_hand}"
         )
     return done.stdout
 

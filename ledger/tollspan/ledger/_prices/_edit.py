@@ -16,6 +16,7 @@ from tollspan.ledger._prices._rates import DETAIL, PRICE_KEYS
 from tollspan.ledger._prices._toml_lines import Places, Statement, Table, statements
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = ("model", "provider", "service_tier", "from", "until")
 _FREE_WITHOUT = ("multiplier", "tiers", *UNIT_FIELDS)
 
 
@@ -66,7 +67,7 @@ def set_alias(text: str, path: Path, name: str, provider: str | None, target: st
     Raises PriceFileError where the file cannot be used.
     """
     parse_price_file(text, path)
-    table = ("aliases",) if provider is None else ("deployments", provider)
+    table = ("aliases",) if provider is None else ("deployments", provider_id_of(provider) or provider)
     own = list(_fields_of(text, table))
     line = f"{_key(name)} = {_toml(target)}\n"
     stands = next((one for one in own if one.keys[0].lower() == name.lower() and not one.is_header), None)
@@ -110,13 +111,7 @@ def _changed(text: str, path: Path, same: Sequence[_Found], fields: Mapping[str,
         stands = next((one.table.fields[name] for one in same if name in one.table.fields), None)
         if stands is None:
             added[name] = value
-        elif name not in (
-            "model",
-            "provider",
-            "service_tier",
-            "from",
-            "until",
-        ):  # those are the same, however they are written
+        elif name not in _KEY:  # those are the same, however they are written
             edits.append((_value_of(stands, name, path), stands.stop, f" {_toml(value)}"))
     for name, stands in _contradicted(same, fields):
         _value_of(stands, name, path)
