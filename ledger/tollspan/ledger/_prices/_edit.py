@@ -17,6 +17,7 @@ from tollspan.ledger._prices._toml_lines import Places, Statement, Table, statem
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = ("model", "provider", "service_tier", "from", "until")
+_UNIT = ("unit", "direction", "detail")
 _FREE_WITHOUT = ("multiplier", "tiers", *UNIT_FIELDS)
 
 
@@ -35,6 +36,7 @@ class _Found:
 
     entry: PriceEntry
     table: Table
+    unit: tuple[Any, ...]
 
 
 def set_price(text: str, path: Path, fields: Mapping[str, Any]) -> PriceChange:
@@ -51,14 +53,15 @@ def set_price(text: str, path: Path, fields: Mapping[str, Any]) -> PriceChange:
         raise PriceFileError(f"{path}: {error}") from None
     found = _read(text)
     same = [one for one in found if one.entry.key == wanted.key]
-    if same:
-        changed = _changed(text, path, same, fields)
+    of_unit = [one for one in same if not {*_UNIT} & {*fields} or one.unit == _unit_of(fields)]
+    if of_unit:
+        changed = _changed(text, path, of_unit, fields)
     else:
         at = _place_for(text, found, wanted)
         changed = _inserted(text, at, _block(fields))
     parse_price_file(changed, path)
     line = next(one.table.header.line for one in _read(changed) if one.entry.key == wanted.key)
-    return PriceChange(changed, line, not same)
+    return PriceChange(changed, line, not of_unit)
 
 
 def set_alias(text: str, path: Path, name: str, provider: str | None, target: str) -> PriceChange:
@@ -100,7 +103,13 @@ def _read(text: str) -> list[_Found]:
     raw = tomllib.loads(text, parse_float=Decimal).get("price", [])
     tables = Places(text).tables.get("price", [])
     # Written as `price = [...]` there are no tables, and none can be added: the text that would come of it says so.
-    return [_Found(read_entry(one, table.header.line), table) for one, table in zip(raw, tables, strict=False)]
+    pairs = zip(raw, tables, strict=False)
+    return [_Found(read_entry(one, table.header.line), table, _unit_of(one)) for one, table in pairs]
+
+
+def _unit_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What an entry prices by `unit`: those of several units stand beside each other."""
+    return tuple(fields.get(name) for name in _UNIT)
 
 
 def _changed(text: str, path: Path, same: Sequence[_Found], fields: Mapping[str, Any]) -> str:
