@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tollspan.budget import BudgetExceeded, UnboundedCost, budget
-from tollspan.budget._demand import CallIntent, demand
+from tollspan.budget._demand import CallIntent, demand, largest_output
 from tollspan.exporter import CallRecord, Pipeline, book_stated
 from tollspan.instrumentation._billing import book
 from tollspan.instrumentation._readers import RequestFacts, ResponseFacts
@@ -116,6 +116,13 @@ def test_a_model_may_say_what_its_unbounded_calls_hold(own, model):
         assert holds(card) == USD // 4
     else:
         assert 0 < holds(card) < USD // 100
+
+
+def test_the_limits_of_a_model_without_a_price_are_believed(own):
+    """A budget in tokens holds no more than the user says that the model gives."""
+    prices = own('[[price]]\nmodel = "a"\nmax_output_tokens = 500\n[[price]]\nmodel = "b"\ncontext_window = 700\n')
+    found = [largest_output(prices.resolve(provider="x", model=model, at=0)) for model in "abc"]
+    assert found == [500, 700, 128_000]
 
 
 def test_a_free_model_holds_nothing_however_unbounded(own):

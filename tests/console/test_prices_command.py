@@ -99,9 +99,9 @@ def test_show_tells_the_tiers_of_long_contexts():
 def test_show_tells_the_price_of_another_day(file):
     """History and announced prices are those in force at that instant; the zone is that of --tz."""
     file.write_text('[[price]]\nmodel = "m"\nfrom = 2026-12-01\ninput_mtok = 1\noutput_mtok = 1\n')
-    assert run("show x/m --at 2026-12-01").exit_code == 0
-    assert run("show x/m --at 2026-12-01 --tz Asia/Tokyo").exit_code == 1
-    assert in_json("show x/m --at 2026-12-01T09:00 --tz Asia/Tokyo")["at"] == "2026-12-01T09:00:00+09:00"
+    assert run("show openai/m --at 2026-12-01").exit_code == 0
+    assert run("show openai/m --at 2026-12-01 --tz Asia/Tokyo").exit_code == 1
+    assert in_json("show openai/m --at 2026-12-01T09:00 --tz Asia/Tokyo")["at"] == "2026-12-01T09:00:00+09:00"
     refused = run("show m --at someday")
     assert (refused.exit_code, "--at: 'someday' is no instant" in refused.stderr) == (2, True)
 
@@ -119,7 +119,8 @@ def test_show_names_the_line_that_goes_before_the_list(file):
     data = in_json("show chat --provider azure.ai.openai")
     assert (data["lines"], data["file"], data["hold_usd"]) == ([2, 4], str(file), "2.000000000")
     assert data["example"]["cost_usd"] == "0.006250000"
-    assert "free: it costs nothing" in run("show localhost/llama3 --provider localhost").stdout
+    assert "llama3 at any provider" in run("show llama3").stdout
+    assert "free: it costs nothing" in run("show llama3 --provider localhost").stdout
     assert in_json("show llama3 --provider localhost")["free"]
 
 

@@ -116,8 +116,7 @@ def _input(intent: CallIntent) -> int:
 
 def largest_output(price: RateCard | Unpriced) -> int:
     """The most output tokens that one choice of this model gives."""
-    card = price if isinstance(price, RateCard) else None
-    return (card.max_output_tokens or card.context_window if card else None) or _LARGEST_OUTPUT
+    return price.max_output_tokens or price.context_window or _LARGEST_OUTPUT
 
 
 def learned_output(intent: CallIntent, definitions: Sequence[BudgetDefinition]) -> int | None:

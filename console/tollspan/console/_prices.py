@@ -75,7 +75,7 @@ def show(
     when = now if at is None else instant(at, tz=zone, now=now, option="--at")
     book = PriceBook(overrides=settings.prices)
     catalog = PriceCatalog(book)
-    model, provider, others = _located(catalog, model, provider, when)
+    model, provider, others = _located(book, catalog, model, provider, when)
     found = look_up(book, model, provider, when, tier)
     near = _near(catalog, found)
     if as_json:
@@ -86,12 +86,14 @@ def show(
     return int(not isinstance(found.found, RateCard))
 
 
-def _located(catalog: PriceCatalog, model: str, provider: str | None, at: float) -> tuple[str, str | None, list[str]]:
+def _located(
+    book: PriceBook, catalog: PriceCatalog, model: str, provider: str | None, at: float
+) -> tuple[str, str | None, list[str]]:
     """The model, its provider, and the others who sell it, where no provider was named: first its maker."""
     before, slash, rest = model.partition("/")
     if provider is None and slash and catalog.has_provider(before):
         provider, model = before, rest
-    if provider is not None:
+    if provider is not None or isinstance(book.resolve(provider=None, model=model, at=at), RateCard):
         return model, provider, []
     sellers = catalog.providers_of(model, at)
     return model, (sellers[0] if sellers else None), sellers[1:]
@@ -142,7 +144,8 @@ def example_usd(found: RateCard | Unpriced) -> Decimal | None:
 
 def _lines(book: PriceBook, one: Shown, zone: str, others: list[str], near: list[str]) -> Iterator[str]:
     tier = f", service tier {plain(one.tier)}" if one.tier else ""
-    where = f"at {plain(one.provider)}" if one.provider else "at no provider that is known"
+    nowhere = "at any provider" if isinstance(one.found, RateCard) else "at no provider that is known"
+    where = f"at {plain(one.provider)}" if one.provider else nowhere
     yield f"{plain(one.model)} {where}{tier}, {shown(one.at, zone)} {zone}"
     if isinstance(one.found, RateCard):
         yield from _card_lines(one.found, one)

@@ -24,7 +24,7 @@ from tollspan.ledger._windows import did_you_mean
 
 _PER = {key: unit.per for unit in UNITS.values() for key in unit.price_keys} | {REQUEST_FEE_KEY: 1000}
 # Which price key a unit and a direction stand for; a unit with one direction need not name it.
-_UNIT_KEYS: Mapping[str, Mapping[str, str]] = {
+UNIT_KEYS: Mapping[str, Mapping[str, str]] = {
     "token": {
         "in": "input_mtok",
         "out": "output_mtok",
@@ -103,25 +103,24 @@ class PriceEntry:
         found = None if self.free else listed()
         if self.free or self.prices:
             factor = Decimal(1) if self.multiplier is None else self.multiplier
-            own = rate_card(
+            own: RateCard | Unpriced = rate_card(
                 {key: tuple((above, usd * factor) for above, usd in steps) for key, steps in self.prices.items()},
                 provider=provider or "any",
                 model=model,
                 source=OWN,
                 free=self.free,
             )
-            window, most = _limits_of(found)
-            own = replace(own, context_window=window, max_output_tokens=most)
-        elif isinstance(found, RateCard):
-            own = found if self.multiplier is None else found.times(self.multiplier, source=OWN)
         else:
             assert found is not None
-            return replace(found, hold_usd=self.hold_usd)
+            own = found
+            if isinstance(found, RateCard) and self.multiplier is not None:
+                own = found.times(self.multiplier, source=OWN)
+        known = found or own
         return replace(
             own,
             hold_usd=self.hold_usd,
-            context_window=self.context_window or own.context_window,
-            max_output_tokens=self.max_output_tokens or own.max_output_tokens,
+            context_window=self.context_window or known.context_window,
+            max_output_tokens=self.max_output_tokens or known.max_output_tokens,
         )
 
 
@@ -193,10 +192,6 @@ def _check_whole(entry: PriceEntry) -> None:
         )
 
 
-def _limits_of(found: RateCard | Unpriced | None) -> tuple[int | None, int | None]:
-    return (found.context_window, found.max_output_tokens) if isinstance(found, RateCard) else (None, None)
-
-
 def _check_name(name: str, known: Iterable[str]) -> None:
     if name in known or (DETAIL in name and name.partition(DETAIL)[0] in known):
         return
@@ -221,8 +216,8 @@ def _unit_price(raw: Mapping[str, Any], base: Mapping[str, Decimal]) -> dict[str
         if alone := next((name for name in UNIT_FIELDS if name in raw), None):
             raise FieldError(alone, "belongs to 'unit' and 'usd', which are missing")
         return {}
-    unit = _one_of(raw, "unit", _UNIT_KEYS)
-    directions = _UNIT_KEYS[unit]
+    unit = _one_of(raw, "unit", UNIT_KEYS)
+    directions = UNIT_KEYS[unit]
     direction = next(iter(directions))
     if len(directions) > 1 or "direction" in raw:
         direction = _one_of(raw, "direction", directions)

@@ -117,11 +117,13 @@ _OUTPUT_UNITS = ("tokens_out", *(part for part, _ in _OUTPUT_PARTS))
 class Unpriced:
     """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it.
 
-    `hold_usd` is what a call may hold all the same, where the user's price file says it.
+    `hold_usd`, what a call may hold all the same, and the limits in tokens are what the user's price file says.
     """
 
     reason: str
     hold_usd: Decimal | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
