@@ -10,7 +10,7 @@ from tollspan.budget._demand import CallIntent, demand, largest_output
 from tollspan.exporter import CallRecord, Pipeline, book_stated
 from tollspan.instrumentation._billing import book
 from tollspan.instrumentation._readers import RequestFacts, ResponseFacts
-from tollspan.ledger import BudgetDefinition, PriceBook, Unpriced, Window, load_settings, new_call_id
+from tollspan.ledger import BudgetDefinition, PriceBook, RateCard, Unpriced, Window, load_settings, new_call_id
 
 USD = 1_000_000_000
 SETTINGS = load_settings(environ={"HOME": "/"})
@@ -28,12 +28,12 @@ def own(tmp_path):
     return write
 
 
-def booked(book_, usage=USAGE, stated="0.5", **facts):
+def booked(book_, usage=USAGE, stated="0.5", model="vendor/m", **facts):
     """The record of an answer that stated its cost."""
     record = CallRecord(
         call_id=new_call_id(), started=time.time(), operation="chat", provider="openrouter", request_model="m"
     )
-    answer = ResponseFacts(model="vendor/m", usage=usage, cost_usd=Decimal(stated), **facts)
+    answer = ResponseFacts(model=model, usage=usage, cost_usd=Decimal(stated), **facts)
 
     def price_of(model, tier):
         return book_.resolve(provider="openrouter", model=model, at=record.started, service_tier=tier)
@@ -75,6 +75,15 @@ def test_without_a_price_of_ones_own_for_it_the_stated_cost_stands(own, text, us
     """It goes before every list."""
     record = booked(own(text), usage)
     assert (record.cost, record.cost_source, record.rate_card) == (USD // 2, "provider", None)
+
+
+def test_a_listed_price_does_not_go_before_the_cost_that_is_stated(own):
+    """The list is behind what the provider knows; times a factor of the user's, it is a price of the user's own."""
+    model = "anthropic/claude-sonnet-4.5"
+    for text, source in (("", "provider"), ('[[price]]\nmodel = "*sonnet*"\nmultiplier = 2\n', "override")):
+        prices = own(text)
+        assert isinstance(prices.resolve(provider="openrouter", model=model, at=time.time()), RateCard)
+        assert booked(prices, model=model).cost_source == source
 
 
 def test_what_other_models_used_behind_the_request_is_added_to_ones_own_price(own):

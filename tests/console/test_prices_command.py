@@ -158,6 +158,7 @@ def test_set_makes_the_file_and_tells_how_to_use_it(path):
     assert made.read_text().endswith(
         '\n\n[[price]]\nmodel = "my-model"\nprovider = "openai"\ninput_mtok = "0.30"\noutput_mtok = "1.20"\n'
     )
+    assert made.stat().st_mode & 0o777 == 0o644
     assert run("show openai/my-model").exit_code == 1
     assert (
         CliRunner(env={"TOLLSPAN_PRICES": str(made)}).invoke(cli, ["prices", "show", "openai/my-model"]).exit_code == 0
@@ -168,7 +169,7 @@ def test_set_changes_the_configured_file(file):
     """Comments, order and the mode of the file stay; a link is followed; nothing is left beside it."""
     real = file.with_name("real.toml")
     real.write_text('# ours\n[[price]]\nmodel = "m"  # the one\ninput_mtok = 1 # dear\n')
-    real.chmod(0o600)
+    real.chmod(0o640)
     file.symlink_to(real)
     before = {*file.parent.iterdir()}
     told = in_json("set m --input-mtok 2 --hold-usd 0.5 --from 2026-01-01")
@@ -179,7 +180,7 @@ def test_set_changes_the_configured_file(file):
         '# ours\n[[price]]\nmodel = "m"  # the one\ninput_mtok = "2" # dear\nhold_usd = "0.5"\n'
     )
     assert file.is_symlink()
-    assert real.stat().st_mode & 0o777 == 0o600
+    assert real.stat().st_mode & 0o777 == 0o640
     assert {*file.parent.iterdir()} == before
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollspan.ledger import PriceBook, PriceFileError, RateCard, Unpriced
+from tollspan.ledger._prices._rates import rate_card
 from tollspan.ledger._prices._toml_lines import Places, statements
 
 DAY = 86_400.0
@@ -173,6 +174,13 @@ def test_a_multiplier_alone_is_a_share_of_the_built_in_price(price_file):
         found.bound(300_000).nano(100) * 100
         == card(BUILT_IN, provider="anthropic", model="claude-sonnet-4-5").bound(300_000).nano(100) * 85
     )
+
+
+def test_a_multiplier_is_of_fees_too():
+    """A fee for each request is one of the prices."""
+    prices = {"input_mtok": ((-1, Decimal(1)),), "requests_kcount": ((-1, Decimal(5)),)}
+    whole = rate_card(prices, provider="p", model="m", source="list")
+    assert whole.times(Decimal("0.5"), source="own").cost({"tokens_in": 1000}) * 2 == whole.cost({"tokens_in": 1000})
 
 
 def test_a_multiplier_beside_prices_is_of_those(price_file):
