@@ -248,6 +248,15 @@ def test_a_file_that_is_wrong_or_cannot_be_written_is_left_alone(file):
     assert (run("set m --free").exit_code, "cannot be read" in run("set m --free").stderr) == (2, True)
 
 
+def test_set_keeps_the_line_ends_of_the_file(file):
+    """A file of Windows stays one."""
+    file.write_bytes(b'\xef\xbb\xbf# ours\r\n[[price]]\r\nmodel = "m"\r\ninput_mtok = 1 # dear\r\n')
+    assert in_json("set m --input-mtok 2 --output-mtok 3")["line"] == 2
+    assert file.read_bytes() == (
+        b'# ours\r\n[[price]]\r\nmodel = "m"\r\ninput_mtok = "2" # dear\r\noutput_mtok = "3"\r\n'
+    )
+
+
 # ---- check
 
 
@@ -337,6 +346,26 @@ def test_what_check_tells_to_do_is_enough(path, file):
     assert in_json("check")["unpriced"] == 0
     told = run("check")
     assert "every model has a price now; 5 calls from before that, or without usage, have no cost" in told.stdout
+
+
+def test_check_notes_what_has_no_effect(path, file):
+    """A provider that is spelled wrongly, a name that leads nowhere, an entry behind a glob: each by its line."""
+    entries = (
+        ('model = "m*"', "free = true"),
+        ('model = "m1"', "input_mtok = 1"),
+        ('model = "x"', 'free = true\nprovider = "opneai"'),
+        ('model = "y"', 'free = true\nprovider = "gw:80"'),
+    )
+    names = '[deployments.azure]\na = "gpt-4oo"\nb = "gpt-4o"\n[aliases]\nc = "openai/gpt-4o"\nd = "e"\n"f*" = "g"\n'
+    file.write_text("".join(f"[[price]]\n{model}\n{price}\n" for model, price in entries) + names)
+    seed(path, {"provider": "gw:80", "model": "y", "cost_actual_usd": CENT})
+    assert in_json("check")["notes"] == [
+        "line 7: provider 'opneai' is in no list, nor in this ledger (did you mean openai?)",
+        "line 16: 'a' stands for 'gpt-4oo', which has no price",
+        "line 20: 'd' stands for 'e', which has no price",
+        "line 4: no model comes to it, because line 1 matches all: move it up",
+    ]
+    assert f"{file}, line 7: provider 'opneai'" in run("check").stdout
 
 
 def test_check_needs_a_ledger(path):

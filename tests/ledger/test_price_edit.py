@@ -132,7 +132,7 @@ def test_a_file_may_be_empty_or_lack_its_last_line_end(text):
         (MINE, {"model": "m", "free": True, "input_mtok": "1"}, "not both"),
         (MINE, {"model": "m"}, "at least one price"),
         ("[[price]\n", {"model": "m", "free": True}, "line 1"),
-        ('price = [{model = "m", free = true}]\n', {"model": "n", "free": True}, "prices.toml"),
+        ('price = [{model = "m", free = true}]\n', {"model": "n", "free": True}, "as [[price]] tables"),
         ('[[price]]\nmodel = "m"\ninput_mtok = 1\n[[price.tiers]]\nabove = 1\ninput_mtok = 2\n',
          {"model": "m", "free": True}, "'tiers' is a table of its own; change it by hand"),
     ],

@@ -1,6 +1,7 @@
 """The user's price file: what it can say, from when on, under which names, and how it says what is wrong with it."""
 
 import datetime as dt
+import json
 import textwrap
 import tomllib
 from decimal import Decimal
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollspan.ledger import PriceBook, PriceFileError, RateCard, Unpriced
+from tollspan.ledger._prices._entries import FIELDS
 from tollspan.ledger._prices._rates import rate_card
 from tollspan.ledger._prices._toml_lines import Places, statements
 
@@ -397,6 +399,31 @@ def test_an_error_names_the_file_the_line_and_the_field(price_file, text, line, 
     said = str(error.value)
     assert f"prices.toml, line {line}: " in said or f"(at line {line}, " in said, said
     assert all(part in said for part in parts), said
+
+
+_ODD = st.sampled_from(
+    """0;-1;1.5;true;"";" ";"x";"1e999999";1e999;nan;-inf;[];[1];[{}];{};{a = 1};[{above = 1}];2026-01-01;0001-01-01;\
+9999-12-31T23:59:59-12:00;12:00:00;1000000000000000000000000000000000000000000000""".split(";")
+)
+
+
+def found_or_error(path):
+    """What a file says of a model, or the text of the error that it is."""
+    try:
+        return PriceBook(overrides=path).resolve(provider="p", model="m", at=AT)
+    except PriceFileError as error:
+        return str(error)
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "images_kcount:a:b", '"', "x.y"]), _ODD, max_size=4), _ODD)
+def test_no_value_is_met_by_anything_but_a_price_or_an_error_for_people(tmp_path_factory, fields, target):
+    """Whatever stands in a field, the file can be used, or PriceFileError tells why not."""
+    given = {"model": '"m"'} | fields
+    lines = [f"{name if name in FIELDS else json.dumps(name)} = {value}\n" for name, value in given.items()]
+    path = tmp_path_factory.getbasetemp() / "odd.toml"
+    path.write_text(f"[[price]]\n{''.join(lines)}[aliases]\na = {target}\n", encoding="utf-8")
+    found = found_or_error(path)
+    assert isinstance(found, RateCard | Unpriced) or found.startswith(str(path))
 
 
 LINES = '''

@@ -11,6 +11,7 @@ import click
 from tollspan.ledger import PriceBook, PriceCatalog, RateCard, ReportRow, Unpriced, UnpricedCalls
 
 from ._ledgers import existing_ledger, settings_for
+from ._price_notes import notes_on
 from ._prices import Shown, example_usd, look_up
 from ._render import Numbers, compact, exact, plain, print_json, print_table
 from ._today import number
@@ -64,10 +65,13 @@ def check(url: str | None, *, as_json: bool) -> int:
     book = PriceBook(overrides=settings.prices)
     catalog, now = PriceCatalog(book), time.time()
     found = [_checked(book, catalog, row, missing.get(_group(row)), now) for row in rows]
+    notes = list(notes_on(book, catalog, {_group(row)[0] for row in rows}, now))
     if as_json:
-        print_json(_as_dict(found, str(settings.prices) if settings.prices else None))
+        print_json(_as_dict(found, str(settings.prices) if settings.prices else None) | {"notes": notes})
     else:
         _print_text(found)
+        for note in notes:
+            click.echo(f"{plain(str(settings.prices))}, {plain(note)}")
     return int(any(one.status == "unpriced" for one in found))
 
 

@@ -21,6 +21,7 @@ from ._render import exact, plain, print_json
 _DATES = ("from", "until")
 _SCOPE = ("provider", "service_tier", *_DATES)
 _FILE = "prices.toml"
+_BEGINNING = "# Prices that go before the built-in ones; docs/prices.md of tollspan tells what may stand here.\n"
 
 
 def set_(url: str | None, model: str, *, as_json: bool, **options: Any) -> None:
@@ -36,9 +37,9 @@ def set_(url: str | None, model: str, *, as_json: bool, **options: Any) -> None:
         )
     if target is not None and not fields.keys() <= {"model", "provider"}:
         raise click.UsageError("--as: what it stands for has the price; give --provider with it, and nothing else")
-    provider, text = fields.get("provider"), _text_of(path)
+    provider, (text, line_end) = fields.get("provider"), _text_of(path)
     change = set_alias(text, path, model, provider, target) if target else set_price(text, path, fields)
-    _write(path, change.text)
+    _write(path, change.text, line_end)
     begins = fields.get("from")
     at = max(time.time(), _epoch(begins)) if isinstance(begins, dt.date) else time.time()
     now = look_up(PriceBook(overrides=path), model, provider, at, fields.get("service_tier"))
@@ -92,23 +93,25 @@ def _default_path(settings: Settings) -> Path:
     return (ledger.parent if ledger else Path.cwd()) / _FILE
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path) -> tuple[str, str]:
+    """The text of the file, with plain line feeds, and what it has in their place."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return "# Prices that go before the built-in ones; docs/prices.md of tollspan tells what may stand here.\n"
+        return _BEGINNING, "\n"
     except (OSError, ValueError) as error:
         raise PriceFileError(f"{path}: cannot be read: {error}") from error
+    return text.replace("\r\n", "\n"), "\r\n" if "\r\n" in text else "\n"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, line_end: str) -> None:
     """Put a text in the place of a file at once: whoever reads it meanwhile sees the old one, or the new one."""
     path = path.resolve()  # behind a link, the file it names is changed
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
+            with open(handle, "w", encoding="utf-8", newline=line_end) as file:  # noqa: PTH123 - a descriptor has no path
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -51,7 +51,7 @@ def set_price(text: str, path: Path, fields: Mapping[str, Any]) -> PriceChange:
         wanted = read_entry({"hold_usd": 0, **fields}, None)  # a hold makes an entry of what only adds to another
     except FieldError as error:
         raise PriceFileError(f"{path}: {error}") from None
-    found = _read(text)
+    found = _read(text, path)
     same = [one for one in found if one.entry.key == wanted.key]
     of_unit = [one for one in same if not {*_UNIT} & {*fields} or one.unit == _unit_of(fields)]
     if of_unit:
@@ -60,7 +60,7 @@ def set_price(text: str, path: Path, fields: Mapping[str, Any]) -> PriceChange:
         at = _place_for(text, found, wanted)
         changed = _inserted(text, at, _block(fields))
     parse_price_file(changed, path)
-    line = next(one.table.header.line for one in _read(changed) if one.entry.key == wanted.key)
+    line = next(one.table.header.line for one in _read(changed, path) if one.entry.key == wanted.key)
     return PriceChange(changed, line, not of_unit)
 
 
@@ -97,14 +97,14 @@ def _fields_of(text: str, table: Sequence[str]) -> Iterator[Statement]:
             yield one
 
 
-def _read(text: str) -> list[_Found]:
+def _read(text: str, path: Path) -> list[_Found]:
     import tomllib  # noqa: PLC0415 - only commands change a price file
 
     raw = tomllib.loads(text, parse_float=Decimal).get("price", [])
     tables = Places(text).tables.get("price", [])
-    # Written as `price = [...]` there are no tables, and none can be added: the text that would come of it says so.
-    pairs = zip(raw, tables, strict=False)
-    return [_Found(read_entry(one, table.header.line), table, _unit_of(one)) for one, table in pairs]
+    if len(raw) != len(tables):
+        raise PriceFileError(f"{path}: 'price = [...]' cannot be added to; write its entries as [[price]] tables")
+    return [_Found(read_entry(o, t.header.line), t, _unit_of(o)) for o, t in zip(raw, tables, strict=True)]
 
 
 def _unit_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -47,6 +47,7 @@ _OTHERS = ("provider", "model", "service_tier", "from", "until", "free", "multip
 FIELDS = (*_OTHERS, *_LIMITS, *UNIT_FIELDS, *PRICE_KEYS)
 STANDARD = "standard"
 _STANDARD_NAMES = ("", "auto", "default", STANDARD)
+_MOST = 10**9  # no price is a billion; a number with that many digits would keep everybody busy
 _LIKE_USD = 'such as 0.25 or "0.25"'
 
 
@@ -313,8 +314,8 @@ def _usd(value: object, name: str, *, what: str = f"a price in USD, {_LIKE_USD}"
             number = None
     if number is None:
         raise FieldError(name, f"must be {what}, not {value!r}")
-    if not number.is_finite() or number < 0:
-        raise FieldError(name, f"must be {what}: finite and not negative, not {str(value)!r}")
+    if not number.is_finite() or not 0 <= number <= _MOST:
+        raise FieldError(name, f"must be {what}: finite, not negative and at most {_MOST}, not {str(value)!r}")
     return number
 
 

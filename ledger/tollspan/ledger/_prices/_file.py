@@ -86,7 +86,7 @@ NO_PRICES = PriceFile()
 def read_price_file(path: Path) -> PriceFile:
     """What a price file says. Raises PriceFileError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
     except OSError as error:
         raise PriceFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -22,7 +22,7 @@ class LivePriceFile:
     """
 
     def __init__(self, path: Path | None, changed: Callable[[], object], *, strict: bool) -> None:
-        self.path = path
+        self.path = path = path.absolute() if path is not None else None  # the program may change its directory
         self._changed = changed
         self._file = NO_PRICES
         self._state: tuple[int, ...] | None = None
