@@ -248,7 +248,7 @@ def test_limits_and_holds_without_a_price_leave_the_price_as_it_is(price_file):
     """)
     found = card(book, model="gpt-4o")
     assert (found.max_output_tokens, found.context_window, found.hold_usd) == (77, 1000, Decimal("0.10"))
-    assert (found.cost(THOUSAND), found.is_own) == (cost(BUILT_IN, model="gpt-4o"), False)
+    assert (found.cost(THOUSAND), found.by_user) == (cost(BUILT_IN, model="gpt-4o"), False)
     odd = card(book, model="odd")
     assert isinstance(odd, Unpriced)
     assert odd.hold_usd == Decimal("0.20")

@@ -33,7 +33,7 @@ def book_stated(
     """
     for model in dict.fromkeys((record.model, record.request_model)) if record.usage else ():
         card = price_of(model)
-        cost = card.cost(record.usage or {}) if isinstance(card, RateCard) and card.is_own else None
+        cost = card.cost(record.usage or {}) if isinstance(card, RateCard) and card.by_user else None
         if isinstance(card, RateCard) and isinstance(cost, int):
             record.cost, record.cost_source, record.rate_card = cost, card.source, card
             return

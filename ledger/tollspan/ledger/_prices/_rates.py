@@ -182,8 +182,8 @@ class RateCard:
     hold_usd: Decimal | None = None
 
     @property
-    def is_own(self) -> bool:
-        """Whether its prices are the user's own: those go before what a provider states."""
+    def by_user(self) -> bool:
+        """Whether the user's own price file gave the price: then it goes before what a provider states."""
         return self.source == OWN
 
     @property
