@@ -12,7 +12,7 @@ from tollspan.ledger import PriceBook, PriceCatalog, RateCard, ReportRow, Unpric
 
 from ._ledgers import existing_ledger, settings_for
 from ._price_notes import notes_on
-from ._prices import Shown, example_usd, look_up
+from ._prices import Shown, example_usd, look_up, prices_in
 from ._render import Numbers, compact, exact, plain, print_json, print_table
 from ._today import number
 
@@ -109,8 +109,7 @@ def _keys(catalog: PriceCatalog, units: Sequence[str]) -> list[str]:
 
 def _command(seen: Shown, keys: Sequence[str]) -> str:
     """What sets the prices; with those that it has, as an entry with prices stands for all of them."""
-    listed = seen.found.rates() if isinstance(seen.found, RateCard) else {}
-    known = {key: price for key, price in listed.items() if isinstance(price, str) and key not in ("multiplier", "of")}
+    known = prices_in(seen.found.rates()) if isinstance(seen.found, RateCard) else {}
     prices = known | {key: "USD" for key in keys if key not in known}
     words = [_set(seen)]
     for key, price in prices.items():

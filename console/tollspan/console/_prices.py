@@ -139,6 +139,15 @@ def example_usd(found: RateCard | Unpriced) -> Decimal | None:
     return to_usd(cost) if isinstance(cost, int) else None
 
 
+def prices_in(listed: Mapping[str, Any]) -> dict[str, str]:
+    """The prices among what a card lists, by price key."""
+    return {key: price for key, price in listed.items() if isinstance(price, str) and _ending(key) in _DENOMINATORS}
+
+
+def _ending(key: str) -> str:
+    return key.partition(":")[0].rpartition("_")[2]
+
+
 # ---- for people
 
 
@@ -183,12 +192,9 @@ def _card_lines(card: RateCard, one: Shown) -> Iterator[str]:
         yield f"  1000 tokens in and 1000 out cost ${example.normalize():f}"
 
 
-def _price_lines(prices: Mapping[str, Any]) -> Iterator[str]:
-    for key, price in prices.items():
-        if key in ("multiplier", "of", "tiers", "above", "free"):
-            continue
-        ending = key.partition(":")[0].rpartition("_")[2]
-        yield f"    {plain(key):32} {price:>12} {_DENOMINATORS.get(ending, 'USD')}"
+def _price_lines(listed: Mapping[str, Any]) -> Iterator[str]:
+    for key, price in prices_in(listed).items():
+        yield f"    {plain(key):32} {price:>12} {_DENOMINATORS[_ending(key)]}"
 
 
 def _tier_lines(book: PriceBook, one: Shown) -> Iterator[str]:
