@@ -597,7 +597,7 @@ ENTRY = '[[price]]\nmodel = "m"\n'
         ("[[price]]\nmodel = 3\nfree = true\n", ["entry 1", "'model'", "text"]),
         (
             ENTRY + "free = true\n" + ENTRY + "inputs_mtok = 1\n",
-            ["entry 2", "'inputs_mtok'", "did you mean 'input_mtok'"],
+            ["entry 2", "'inputs_mtok'", "did you mean input_mtok"],
         ),
         (ENTRY + "zzz = 1\n", ["'zzz'", "known are"]),
         (ENTRY + "output_mtok = -0.5\n", ["entry 1", "'output_mtok'", "-0.5", "negative"]),
@@ -606,7 +606,7 @@ ENTRY = '[[price]]\nmodel = "m"\n'
         (ENTRY + "output_mtok = [1]\n", ["'output_mtok'", "[1]"]),
         (ENTRY + "output_mtok = nan\n", ["'output_mtok'", "finite"]),
         (ENTRY + 'free = "yes"\n', ["'free'", "yes"]),
-        (ENTRY + "max_output_tokens = 4096\n", ["at least one price"]),
+        (ENTRY + 'provider = "azure"\n', ["at least one price"]),
         (ENTRY + "free = true\ninput_mtok = 1\n", ["not both"]),
         (ENTRY + "free = true\ncontext_window = 0.5\n", ["'context_window'", "0.5"]),
         (ENTRY + "free = true\nmax_output_tokens = 0\n", ["'max_output_tokens'", "above 0"]),

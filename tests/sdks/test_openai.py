@@ -594,6 +594,17 @@ def test_a_cost_that_a_proxy_of_litellm_states_is_the_cost(server, instrumented,
         assert (seen.end.cost_actual_usd, seen.end.cost_source) == (Decimal("0.000015"), "provider")
 
 
+def test_a_price_of_ones_own_goes_before_the_cost_that_a_proxy_states(server, instrumented, tmp_path, monkeypatch):
+    """What a contract says is known to the user alone; the proxy states its list price."""
+    (tmp_path / "prices.toml").write_text('[[price]]\nmodel = "*"\ninput_mtok = 1000\noutput_mtok = 0\n')
+    monkeypatch.setenv("TOLLSPAN_PRICES", str(tmp_path / "prices.toml"))
+    reply = replace(CHAT, headers={"x-litellm-response-cost": "1.5e-05"})
+    with instrumented() as seen:
+        asked_of(server, reply, lambda c: c.chat.completions.create(**_CHATS))
+        assert seen.end.cost_actual_usd == Decimal(seen.end.usage["tokens_in"]) / 1000
+        assert seen.end.cost_source == "override"
+
+
 @pytest.mark.parametrize("stated", ["0", "0.0", "None", "", "-1", "nan", "inf"])
 def test_a_proxy_that_has_no_price_states_none(server, instrumented, stated):
     """It says 0 of models that it does not know: then the usage is priced here."""

@@ -80,12 +80,14 @@ def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings:
     if all(d.unit in ("requests", "concurrent") for d in definitions):
         return None
     in_usd = any(d.unit == "USD" for d in definitions)
-    fixed = None if settings.hold_usd is None else FixedCost(to_nano_up(settings.hold_usd))
-    if intent.unbounded is not None:
+    hold_usd = settings.hold_usd if intent.price.hold_usd is None else intent.price.hold_usd
+    fixed = None if hold_usd is None else FixedCost(to_nano_up(hold_usd))
+    if intent.unbounded is not None and not (isinstance(intent.price, RateCard) and intent.price.free):
         if fixed is None:
             raise UnboundedCost(
                 f"the cost of this call has no bound that is known before it is sent ({intent.unbounded}), and a "
-                "strict budget matches it; set TOLLSPAN_HOLD_USD to what it may hold, or use a best_effort budget"
+                "strict budget matches it; set TOLLSPAN_HOLD_USD to what it may hold, or its model's `hold_usd` in the "
+                "file named by TOLLSPAN_PRICES, or use a best_effort budget"
             )
         return fixed
     missing = _missing_price(intent)
@@ -133,8 +135,7 @@ def _input(intent: CallIntent) -> int:
 
 def largest_output(price: RateCard | Unpriced) -> int:
     """The most output tokens that one choice of this model gives."""
-    card = price if isinstance(price, RateCard) else None
-    return (card.max_output_tokens or card.context_window if card else None) or _LARGEST_OUTPUT
+    return price.max_output_tokens or price.context_window or _LARGEST_OUTPUT
 
 
 def learned_output(intent: CallIntent, definitions: Sequence[BudgetDefinition]) -> int | None:

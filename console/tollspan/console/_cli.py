@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ._price_options import price_options
+
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON; costs are texts, exact, in USD.")
 _zone = click.option(
     "--tz", metavar="ZONE", help="IANA time zone of days and times. Default: the setting `timezone`, UTC."
@@ -333,6 +335,62 @@ def doctor(ctx: click.Context, url: str | None, verify: bool, as_json: bool) -> 
     from ._doctor import show  # noqa: PLC0415 - see the module's docstring
 
     ctx.exit(show(url, verify=verify, as_json=as_json))
+
+
+@cli.group()
+def prices() -> None:
+    """Show, set and check prices; the file of your own is that of TOLLSPAN_PRICES."""
+
+
+@prices.command("show", epilog=_INSTANTS)
+@click.argument("model")
+@click.option("--provider", metavar="NAME", help="Whose price. Default: that of the model's maker.")
+@click.option("--at", metavar="INSTANT", help="The price at that time. Default: now.")
+@click.option("--tier", metavar="NAME", help="The price at a service tier, like batch, flex or priority.")
+@_zone
+@_json
+@click.pass_obj
+@click.pass_context
+def show_price(ctx: click.Context, url: str | None, /, **options: Any) -> None:
+    """Show what MODEL (or PROVIDER/MODEL) costs, and by which list or line; exit status 1 when it has no price."""
+    from ._prices import show  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(show(url, **options))
+
+
+@prices.command("set")
+@click.argument("model")
+@price_options
+@_json
+@click.pass_obj
+def set_price(url: str | None, /, **options: Any) -> None:
+    """Write the price of MODEL, a name or a glob, into your price file; it is made where there is none.
+
+    An entry for the same model, provider and dates keeps what is not given here. Comments and order stay.
+    """
+    from ._price_set import set_  # noqa: PLC0415 - see the module's docstring
+
+    set_(url, **options)
+
+
+@prices.command()
+@_json
+@click.pass_obj
+@click.pass_context
+def check(ctx: click.Context, url: str | None, as_json: bool) -> None:
+    """Show what each model of this ledger costs now, and how to price the rest; exit status 1 when there is any."""
+    from ._price_check import check as examine  # noqa: PLC0415 - see the module's docstring
+
+    ctx.exit(examine(url, as_json=as_json))
+
+
+@prices.command()
+@_json
+def update(as_json: bool) -> None:
+    """Install the newest list of prices, by pip. Nothing else ever does, and nothing does so in the background."""
+    from ._price_update import update as renew  # noqa: PLC0415 - see the module's docstring
+
+    renew(as_json=as_json)
 
 
 @cli.command()

@@ -178,7 +178,10 @@ def _unpriced(ledger: Ledger) -> Iterator[Finding]:
     for model in missing:
         name = f"{plain(model.provider)}/{plain(model.model)}"
         text = f"{number(model.calls, 'call')} of {name} in the last 7 days without a price: {plain(model.reason)}"
-        advice = f'write a [[price]] table with model = "{plain(model.model)}" into the file named by TOLLSPAN_PRICES'
+        advice = (
+            f'write a [[price]] table with model = "{plain(model.model)}" into the file named by TOLLSPAN_PRICES; '
+            "`tollspan prices check` tells the command that does it"
+        )
         yield Finding("prices", "problem", text, advice)
     if not missing:
         yield Finding("prices", "ok", "every call of the last 7 days has a price")
@@ -214,7 +217,8 @@ def _prices(settings: Settings) -> Iterator[Finding]:
         try:
             PriceBook(overrides=settings.prices)
         except PriceFileError as error:
-            yield Finding("prices", "problem", str(error), "until then the file is left out")
+            advice = "until then processes keep its last good version, and new ones leave it out"
+            yield Finding("prices", "problem", str(error), advice)
         else:
             yield Finding("prices", "ok", f"{settings.prices} goes before it")
 

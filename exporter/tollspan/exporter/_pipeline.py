@@ -79,7 +79,7 @@ class Pipeline:
 
     @property
     def prices(self) -> "PriceBook":
-        """The price book; a price file that cannot be read is reported once and left out."""
+        """The price book; a price file that cannot be read is reported once, and read when it is put right."""
         if self._prices is None:
             with _lock:
                 self._prices = self._prices or self._price_book()
@@ -164,13 +164,9 @@ class Pipeline:
             self.ledger.recover()
 
     def _price_book(self) -> "PriceBook":
-        from tollspan.ledger import PriceBook, PriceFileError  # noqa: PLC0415 - an application may make no call
+        from tollspan.ledger import PriceBook  # noqa: PLC0415 - an application may make no call
 
-        try:
-            return PriceBook(overrides=self.settings.prices)
-        except PriceFileError as error:
-            _log.error("%s. The file is left out", error)
-            return PriceBook()
+        return PriceBook(overrides=self.settings.prices, strict=False)
 
 
 def service_of(provider: trace.TracerProvider | None) -> str:

@@ -1,4 +1,4 @@
-"""What a call has cost: by the user's prices, else what the wire states, else by listed ones, else an estimate.
+"""What a call has cost: by the user's own price, else what the wire states, else by its price, else an estimate.
 
 Never a silent 0.
 """
@@ -26,7 +26,7 @@ def book(
     record.service_tier = tier = answer.service_tier or request.service_tier
     if answer.cost_usd is not None:
         book_stated(record, answer.cost_usd, "provider", lambda model: price_of(model, tier))
-        if record.rate_card is not None:
+        if record.rate_card is not None:  # the user's own prices: what is stated would have had the others in it
             _book_others(record, answer, price_of)
     elif request.free and not record.usage:
         _book_free(record, None if answer.complete else _CUT)

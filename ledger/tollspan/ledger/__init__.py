@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from ._money import NANO_PER_USD, format_usd, to_nano, to_nano_up, to_usd
     from ._overrides import BudgetOverride, Overrides
     from ._postings import Posting, event_of
-    from ._prices import CostBound, PriceBook, PriceFileError, RateCard, Unpriced
+    from ._prices import CostBound, PriceBook, PriceFile, PriceFileError, RateCard, Unpriced
+    from ._prices._catalog import PriceCatalog
+    from ._prices._edit import PriceChange, set_alias, set_price
     from ._prune import Pruned
     from ._reconcile import BILL_FORMATS, BillError, BillFormat, Explanation, Reconciled, ReconciledRow, Tolerance
     from ._registry import dump_definition, load_definition
@@ -94,7 +96,9 @@ else:
             "_money": "NANO_PER_USD format_usd to_nano to_nano_up to_usd",
             "_overrides": "BudgetOverride Overrides",
             "_postings": "Posting event_of",
-            "_prices": "CostBound PriceBook PriceFileError RateCard Unpriced",
+            "_prices": "CostBound PriceBook PriceFile PriceFileError RateCard Unpriced",
+            "_prices._catalog": "PriceCatalog",
+            "_prices._edit": "PriceChange set_alias set_price",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
             "_reconcile": "BILL_FORMATS BillError BillFormat Explanation Reconciled ReconciledRow Tolerance",
@@ -161,6 +165,9 @@ __all__ = [
     "Overview",
     "Posting",
     "PriceBook",
+    "PriceCatalog",
+    "PriceChange",
+    "PriceFile",
     "PriceFileError",
     "Pruned",
     "QueryError",
@@ -212,6 +219,8 @@ __all__ = [
     "new_call_id",
     "open_ledger",
     "parse_limit",
+    "set_alias",
+    "set_price",
     "settings_reference",
     "spend_of",
     "time_zone",

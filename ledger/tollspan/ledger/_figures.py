@@ -128,12 +128,13 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpricedCalls:
-    """The calls of one model that have no price, and one of the reasons."""
+    """The calls of one model that have no price, one of the reasons, and the keys of all that they have used."""
 
     provider: str | None
     model: str | None
     calls: int
     reason: str | None
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,9 +140,19 @@ def report(
 
 def unpriced(store: SQLiteStore, *, since: float | None) -> list[UnpricedCalls]:
     """The models whose calls have no price, the most called first."""
+    selection = Selection(since=since)
+    units: dict[tuple[str | None, str | None], list[str]] = {}
+    for provider, model, unit in selection.rows(store, "unpriced_units"):
+        units.setdefault((provider, model), []).append(unit)
     return [
-        UnpricedCalls(provider=row["provider"], model=row["model"], calls=row["calls"], reason=row["reason"])
-        for row in Selection(since=since).rows(store, "unpriced")
+        UnpricedCalls(
+            provider=row["provider"],
+            model=row["model"],
+            calls=row["calls"],
+            reason=row["reason"],
+            units=tuple(units.get((row["provider"], row["model"]), ())),
+        )
+        for row in selection.rows(store, "unpriced")
     ]
 
 

@@ -8,49 +8,66 @@ provider it was called at and under no other: the same open weights have another
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import NamedTuple
 
-from tollspan.ledger._prices._file import PriceEntry, read_price_file
-from tollspan.ledger._prices._lists import Asked, limits_of, listed_card, provider_id_of_url
-from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._entries import PriceEntry
+from tollspan.ledger._prices._file import PriceFile
+from tollspan.ledger._prices._lists import Asked, limits_of, listed_card, provider_id_of_url, provider_ids
+from tollspan.ledger._prices._live_file import LivePriceFile
+from tollspan.ledger._prices._names import names_of, provider_id_of, split_target
 from tollspan.ledger._prices._rates import RateCard, Unpriced
 from tollspan.ledger._prices._regions import host_of, region_of
 from tollspan.ledger._single_flight import SingleFlight
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _OPENAI_HOST = "api.openai.com"
 _BUCKET_S = 900
 _CACHE_SIZE = 4096
 _HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
-_Key = tuple[str | None, str | None, str | None, str | None, str | None, int]
+
+class _Question(NamedTuple):
+    """What a card is wanted for; also the key under which it is kept, so each version of the file has its own."""
+
+    provider: str | None
+    model: str
+    base_url: str | None
+    service_tier: str | None
+    region: str | None
+    at: float
+    own: PriceFile
+
+    @property
+    def provider_id(self) -> str | None:
+        """The id of the provider in price lists."""
+        return provider_id_of(self.provider)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name as it came, and as price lists may have it, the barest last."""
+        return (self.model, *names_of(self.model, self.provider, self.provider_id))
+
+
+_Key = tuple[str | None, str, str | None, str | None, str | None, float, PriceFile]
 
 _loading = SingleFlight()
-
-
-@runtime_checkable
-class _Aliases(Protocol):
-    """A price file that also says which model is behind a deployment or an inference profile."""
-
-    def alias_of(self, provider_id: str | None, names: tuple[str, ...]) -> str | None:
-        """The name of the model, or None where the file does not map any of these names."""
-        ...
 
 
 class PriceBook:
     """Rate cards by provider, model and moment; safe to share between threads.
 
-    `overrides` is a TOML file of `[[price]]` tables: `model` (a glob), `provider` (any, if left out), prices in USD as
-    strings or numbers (`input_mtok`, `output_mtok`, `cache_read_mtok`, `cache_write_mtok` per million tokens, and the
-    other price keys of genai-prices) or `free = true`, `context_window` and `max_output_tokens` in tokens. The first
-    match replaces all other prices of the model. The file is read here; PriceFileError says what is wrong with it.
+    `overrides` is the user's price file, whose format docs/prices.md tells; what it says of a model goes before all
+    else. A change of it is in force within about a second. PriceFileError says what is wrong with it when the book is
+    made; without `strict`, and ever after, that is logged, and the file's last good version stays in force.
     """
 
-    def __init__(self, *, overrides: Path | None = None) -> None:
-        self._overrides: Sequence[PriceEntry] = read_price_file(overrides) if overrides is not None else ()
+    def __init__(self, *, overrides: Path | None = None, strict: bool = True) -> None:
         self._cache: dict[_Key, RateCard | Unpriced] = {}
+        self._live = LivePriceFile(overrides, self._cache.clear, strict=strict)
+
+    @property
+    def own(self) -> PriceFile:
+        """What the user's price file says now."""
+        return self._live.current()
 
     def resolve(
         self,
@@ -69,55 +86,71 @@ class PriceBook:
         the rates of calls of any size. A `service_tier` that no list has a price of costs what the standard tier costs,
         and `RateCard.doubts` says so.
         """
-        key = (provider, model, base_url, service_tier, region, int(at // _BUCKET_S))
+        own = self._live.current()
+        key = (provider, model or "", base_url, service_tier, region, own.moment(at, _BUCKET_S), own)
         found = self._cache.get(key)
         return found if found is not None else self._resolve_once(key)
+
+    def own_lines(
+        self, *, provider: str | None, model: str, at: float, service_tier: str | None = None
+    ) -> tuple[int, ...]:
+        """The lines of the user's price file that apply to a model at `at` (epoch seconds): its alias, its entry."""
+        asked = _Question(provider, model, None, service_tier, None, at, self.own)
+        found, entry = _by_own(asked)
+        alias = None if found is asked else asked.own.find_alias(asked.provider_id, asked.names)
+        return tuple(one.line for one in (alias, entry) if one is not None and one.line is not None)
 
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        return _loading.load(self._cache, key, lambda: self._look_up(key))
+        return _loading.load(self._cache, key, lambda: _look_up(_Question(*key)))
 
-    def _look_up(self, key: _Key) -> RateCard | Unpriced:
-        provider, model, base_url, service_tier, region, bucket = key
-        if not model:
-            return Unpriced(f"no price for a call of provider {provider!r} that names no model")
-        provider_id, host = provider_id_of(provider), host_of(base_url)  # the host alone: a URL may hold a key
-        names = names_of(model, provider, provider_id)
-        if alias := self._alias_of(provider_id, (model, *names)):
-            names = names_of(alias, provider, provider_id)
-        if card := self._override(provider_id, (model, *names)):
-            return card
-        provider_id = provider_id or provider_id_of_url(base_url)
-        what = f"model {model!r} of provider {provider or host!r}"
-        if provider_id is None:
-            return Unpriced(f"no price for {what}; {_HOW_TO}")
-        names = names_of(alias or model, provider, provider_id)
-        if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
-            return Unpriced(
-                f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
-                f"{_HOW_TO}, or `free = true`"
-            )
-        asked = Asked(
+
+def _look_up(asked: _Question) -> RateCard | Unpriced:
+    if not asked.model:
+        return Unpriced(f"no price for a call of provider {asked.provider!r} that names no model")
+    asked, entry = _by_own(asked)
+    if entry is None:
+        return _listed(asked)
+    found = entry.card(lambda: _listed(asked), provider=asked.provider_id, model=asked.names[-1])
+    if isinstance(found, RateCard) and found.max_output_tokens is None:
+        return replace(found, max_output_tokens=limits_of(asked.provider_id, asked.names)[1])
+    return found
+
+
+def _by_own(asked: _Question) -> tuple[_Question, PriceEntry | None]:
+    """What is to be looked up, under the name that the user's file gives it, and what that says of it."""
+    own, names = asked.own, asked.names
+    entry = own.find(asked.provider_id, names, asked.at, asked.service_tier)
+    if entry is None and (target := own.alias_of(asked.provider_id, names)):
+        provider, model = split_target(target, asked.provider, provider_ids())
+        asked = asked._replace(provider=provider, model=model)
+        entry = own.find(asked.provider_id, asked.names, asked.at, asked.service_tier)
+    return asked, entry
+
+
+def _listed(asked: _Question) -> RateCard | Unpriced:
+    """The built-in card, or why there is none."""
+    host = host_of(asked.base_url)  # the host alone: a URL may hold a key
+    provider_id = asked.provider_id or provider_id_of_url(asked.base_url)
+    what = f"model {asked.model!r} of provider {asked.provider or host!r}"
+    if provider_id is None:
+        return Unpriced(f"no price for {what}; {_HOW_TO}")
+    names = names_of(asked.model, asked.provider, provider_id)
+    if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
+        return Unpriced(
+            f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
+            f"{_HOW_TO}, or `free = true`"
+        )
+    found = listed_card(
+        Asked(
             provider_id=provider_id,
             names=names,
-            when=datetime.fromtimestamp(bucket * _BUCKET_S, UTC),
-            service_tier=(service_tier or "").lower(),
-            region=region or region_of(host),
+            when=datetime.fromtimestamp(asked.at, UTC),
+            service_tier=(asked.service_tier or "").lower(),
+            region=asked.region or region_of(host),
         )
-        found = listed_card(asked)
-        if isinstance(found, str):
-            return Unpriced(f"{found} lists no price for {what}; {_HOW_TO}")
-        return found or Unpriced(f"no price for {what}; {_HOW_TO}")
-
-    def _alias_of(self, provider_id: str | None, names: tuple[str, ...]) -> str | None:
-        """What the user calls the model behind a deployment or a profile; a price file may map such names."""
-        mapped = self._overrides if isinstance(self._overrides, _Aliases) else None
-        return mapped.alias_of(provider_id, names) if mapped is not None else None
-
-    def _override(self, provider_id: str | None, names: tuple[str, ...]) -> RateCard | None:
-        for entry in self._overrides:
-            if entry.matches(provider_id, names):
-                card = entry.card
-                return replace(card, max_output_tokens=card.max_output_tokens or limits_of(provider_id, names)[1])
-        return None
+    )
+    if isinstance(found, str):
+        return Unpriced(f"{found} lists no price for {what}; {_HOW_TO}")
+    return found or Unpriced(f"no price for {what}; {_HOW_TO}")

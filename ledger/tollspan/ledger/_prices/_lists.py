@@ -59,6 +59,11 @@ def provider_id_of_url(base_url: str | None) -> str | None:
         return None
 
 
+def provider_ids() -> frozenset[str]:
+    """The ids of all whose prices any list has."""
+    return frozenset({*(provider.id for provider in snapshot().providers), *extras().providers})
+
+
 def listed_card(asked: Asked) -> RateCard | str | None:
     """The card of a model; None where no list has it; the name of the list that has it, but no price of it."""
     known = extras()

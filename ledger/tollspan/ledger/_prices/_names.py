@@ -1,6 +1,7 @@
 """What providers and models are called: by OpenTelemetry, by APIs and consoles, and in the lists of prices."""
 
 import re
+from collections.abc import Container
 
 # OpenTelemetry's `gen_ai.provider.name`, and what older conventions and gateways called it, to the provider ids of
 # genai-prices. Any other name has to be such an id itself, or the one under which `extras.json` has the provider.
@@ -75,3 +76,11 @@ def undated(name: str) -> str | None:
     """The name of a model without the date of its snapshot, or without `latest`; None where it has neither."""
     plain = _DATE.sub("", name)
     return plain if plain != name else None
+
+
+def split_target(target: str, provider: str | None, known_ids: Container[str]) -> tuple[str | None, str]:
+    """The provider and the model that an alias names: what is before its first slash, where that is a provider."""
+    before, slash, rest = target.partition("/")
+    if slash and rest and (before.lower() in _PROVIDER_IDS or provider_id_of(before) in known_ids):
+        return before, rest
+    return provider, target

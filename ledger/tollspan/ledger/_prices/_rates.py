@@ -7,7 +7,7 @@ so nearly every published price is exact; one that is not (a third of a cent, a 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypedDict, Unpack
@@ -29,6 +29,9 @@ FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
 UNLIMITED_TOKENS = 1 << 62
 """Output tokens that any amount buys where output costs nothing."""
+
+OWN = "override"
+"""The source of cards whose prices are those of the user's price file."""
 
 REQUEST_FEE_KEY = "requests_kcount"
 """Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
@@ -95,9 +98,15 @@ _OUTPUT_UNITS = ("tokens_out", *(part for part, _ in OUTPUT_PARTS))
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it."""
+    """A cost that is not known, and never 0: `reason` names the model, the provider and what to do about it.
+
+    `hold_usd`, what a call may hold all the same, and the limits in tokens are what the user's price file says.
+    """
 
     reason: str
+    hold_usd: Decimal | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,8 @@ class RateCard:
     they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
     OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
     make no difference. `notes` say what of the question could not be answered as it was asked. `detailed` are the units
-    with prices by detail, and `unpaid` those with a rate of 0.
+    with prices by detail, and `unpaid` those with a rate of 0. `hold_usd` is what a call may hold whose cost has no
+    bound, where the user's price file says it.
     """
 
     provider: str
@@ -164,11 +174,12 @@ class RateCard:
     notes: tuple[str, ...] = ()
     detailed: frozenset[str] = frozenset()
     unpaid: frozenset[str] = frozenset()
+    hold_usd: Decimal | None = None
 
     @property
     def by_user(self) -> bool:
         """Whether the user's own price file gave the price: then it goes before what a provider states."""
-        return self.source.partition(":")[0] == "override"
+        return self.source == OWN
 
     @property
     def prices_tokens(self) -> bool:
@@ -256,6 +267,22 @@ class RateCard:
                 yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
             unlisted = (key for key in told if key not in rates)
             yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
+
+    def times(self, factor: Decimal, *, source: str) -> "RateCard":
+        """The card at a multiple of its prices, each rate rounded up; it lists the factor, and where it comes from."""
+        tiers = tuple(
+            Tier(
+                above=tier.above,
+                rates={unit: _up(rate * Fraction(factor)) for unit, rate in tier.rates.items()},
+                dearest_input=_up(tier.dearest_input * Fraction(factor)),
+                dearest_text=_up(tier.dearest_text * Fraction(factor)),
+                dearest_output=_up(tier.dearest_output * Fraction(factor)),
+            )
+            for tier in self.tiers
+        )
+        listed = {"multiplier": format(factor, "f"), "of": self.source, **_scaled(self.listed, factor)}
+        fee = _up(self.request_fee_femto * Fraction(factor))
+        return replace(self, source=source, tiers=tiers, listed=listed, request_fee_femto=fee)
 
     def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
@@ -372,7 +399,22 @@ def _detail_rate(key: str, price: Decimal) -> Iterator[tuple[str, int]]:
 
 
 def _femto(usd: Decimal, *, per: int) -> int:
-    return math.ceil(Fraction(usd) * FEMTO_PER_USD / per)
+    return _up(Fraction(usd) * FEMTO_PER_USD / per)
+
+
+def _up(femto: Fraction) -> int:
+    return math.ceil(femto)
+
+
+def _scaled(listed: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:
+    """Listed prices times a factor; they are the texts in it, and in its tiers."""
+    scaled: dict[str, Any] = {}
+    for key, value in listed.items():
+        if key == "tiers":
+            scaled[key] = [_scaled(tier, factor) for tier in value]
+        else:
+            scaled[key] = format(Decimal(value) * factor, "f") if isinstance(value, str) else value
+    return scaled
 
 
 def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:
