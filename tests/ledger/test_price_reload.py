@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tollspan.ledger import PriceBook, RateCard
-from tollspan.ledger._prices import _live_file
+from tollspan.ledger._prices import _book, _live_file
 
 FREE = '[[price]]\nmodel = "m"\nfree = true\n'
 DEAR = '[[price]]\nmodel = "m"\ninput_mtok = 7\n'
@@ -142,14 +142,14 @@ def test_a_card_that_was_looked_up_meanwhile_is_not_kept(path, clock, monkeypatc
     """A thread that began with the old version leaves nothing of it to those who ask after the change."""
     write(path, DEAR)
     book = PriceBook(overrides=path)
-    looking, go_on, look_up = threading.Event(), threading.Event(), book._look_up
+    looking, go_on, look_up = threading.Event(), threading.Event(), _book._look_up
 
     def slowly(asked):
         looking.set()
         assert go_on.wait(20)
         return look_up(asked)
 
-    monkeypatch.setattr(book, "_look_up", slowly)
+    monkeypatch.setattr(_book, "_look_up", slowly)
     late = threading.Thread(target=price, args=(book,))
     late.start()
     assert looking.wait(20)

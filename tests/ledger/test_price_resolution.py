@@ -6,7 +6,6 @@ from decimal import Decimal
 import pytest
 
 from tollspan.ledger import PriceBook, RateCard, Unpriced
-from tollspan.ledger._prices import _book
 from tollspan.ledger._prices._names import names_of, provider_id_of, undated
 from tollspan.ledger._prices._rates import rate_card
 from tollspan.ledger._prices._regions import host_of, region_of
@@ -127,24 +126,16 @@ def test_a_name_that_only_its_owner_understands_is_unpriced(model):
         assert "TOLLSPAN_PRICES" in found.reason
 
 
-def test_a_map_of_deployments_is_asked_before_a_model_is_looked_up(monkeypatch, tmp_path):
-    """A price file that maps names is asked with the provider's id and all names, and its answer is what is priced."""
-    asked = []
-
-    class Mapped(tuple):
-        __slots__ = ()
-
-        def alias_of(self, provider_id, names):
-            asked.append((provider_id, names))
-            return {"prod-chat": "gpt-4o", "abc": "us.amazon.nova-pro-v1:0"}.get(names[-1])
-
-    monkeypatch.setattr(_book, "read_price_file", lambda _: Mapped())
-    book = PriceBook(overrides=tmp_path)
+def test_a_map_of_deployments_is_asked_before_a_model_is_looked_up(tmp_path):
+    """A deployment or a profile costs what the model behind it costs, by any of the lists."""
+    path = tmp_path / "prices.toml"
+    path.write_text('[deployments]\nprod-chat = "gpt-4o"\nabc = "us.amazon.nova-pro-v1:0"\n"qwen-*" = "qwen-plus"\n')
+    book = PriceBook(overrides=path)
     profile = "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc"
     assert resolved("azure.ai.openai", "prod-chat", book).model == "gpt-4o"
     assert resolved("aws.bedrock", profile, book).model == "amazon.nova-pro-v1:0"
     assert resolved("openai", "gpt-4.1", book).model == "gpt-4.1"
-    assert asked[:2] == [("azure", ("prod-chat", "prod-chat")), ("aws", (profile, "abc"))]
+    assert resolved("dashscope", "qwen-of-ours", book).model == "qwen-plus"
 
 
 def test_names_and_dates():
