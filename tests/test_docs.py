@@ -71,6 +71,8 @@ def test_the_example_of_a_price_file_does_what_its_comments_say(tmp_path):
     million, long = {"tokens_in": 100_000, "tokens_out": 100_000}, {"tokens_in": 200_001, "tokens_out": 0}
     built_in = priced(listed, "openai", "gpt-4o", million)
     assert priced(own, "openai", "gpt-4o", million) == pytest.approx(built_in * 0.85)
+    assert priced(own, "google", "gemini-2.5-flash", million) == priced(listed, "google", "gemini-2.5-flash", million)
+    assert priced(own, "google", "gemini-2.5-flash", {"images": 1}) == 0.04
     assert priced(own, "azure", "tuned-1", million) == 1
     assert priced(own, "azure", "tuned-1", long) == pytest.approx(0.800004)
     assert priced(own, "azure", "tuned-1", million, at="2026-12-01") == 0.75

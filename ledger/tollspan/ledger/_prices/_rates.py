@@ -166,7 +166,8 @@ class RateCard:
     `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>` or `override`.
     `context_window` and `max_output_tokens` are in tokens, None where they are not known. A tier applies to every token
     of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google. `hold_usd` is what a
-    call may hold whose cost has no bound, where the user's price file says it.
+    call may hold whose cost has no bound, where the user's price file says it. `listed_as` is the `model` of the
+    list's card that it stands in place of; None also for a name that only the user knows, as of a deployment.
     """
 
     provider: str
@@ -180,6 +181,7 @@ class RateCard:
     request_fee_femto: int = 0
     least_audio_seconds: int = 0
     hold_usd: Decimal | None = None
+    listed_as: str | None = None
 
     @property
     def by_user(self) -> bool:
@@ -259,6 +261,13 @@ class RateCard:
         listed = {"multiplier": format(factor, "f"), "of": self.source, **_scaled(self.listed, factor)}
         fee = _up(self.request_fee_femto * Fraction(factor))
         return replace(self, source=source, tiers=tiers, listed=listed, request_fee_femto=fee)
+
+    def plus(self, prices: Mapping[str, Steps], *, source: str) -> "RateCard":
+        """The card with prices in USD beside its own, or in their place."""
+        listed = {key: steps for key, steps in _steps_of(self.listed).items() if key not in prices}
+        more = rate_card({**listed, **prices}, provider=self.provider, model=self.model, source=source)
+        fee = more.request_fee_femto
+        return replace(self, source=source, tiers=more.tiers, listed=more.listed, request_fee_femto=fee)
 
     def _rates_at(self, inputs: list[tuple[str, Count]]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
@@ -434,6 +443,16 @@ def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:
     if not starts:
         return base
     return base | {"tiers": [{"above": start} | _listed_at(prices, start) for start in starts]}
+
+
+def _steps_of(listed: Mapping[str, Any]) -> dict[str, Steps]:
+    """The prices that `_listed` has made texts of."""
+    tiers = listed.get("tiers", ())
+    return {
+        key: ((-1, Decimal(usd)), *((tier["above"], Decimal(tier[key])) for tier in tiers if key in tier))
+        for key, usd in listed.items()
+        if isinstance(usd, str)
+    }
 
 
 def _listed_at(prices: Mapping[str, Steps], start: int) -> dict[str, str]:
