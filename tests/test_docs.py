@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tollspan.console._cli import prices
-from tollspan.ledger import PriceBook, RateCard, Unpriced, settings_reference
+from tollspan.console._price_notes import notes_on
+from tollspan.ledger import PriceBook, PriceCatalog, RateCard, Unpriced, settings_reference
 from tollspan.ledger._prices._entries import FIELDS, UNIT_KEYS
 from tollspan.ledger._prices._rates import PRICE_KEYS
 
@@ -88,6 +89,7 @@ def test_the_example_of_a_price_file_does_what_its_comments_say(tmp_path):
     assert priced(own, "openai", "ft:gpt-4o-mini:acme:1", million) == priced(
         listed, "openai", "ft:gpt-4o-mini-2024-07-18", million
     )
+    assert list(notes_on(own, PriceCatalog(own), (), dt.datetime(2026, 11, 21, tzinfo=dt.UTC).timestamp())) == []
     held = own.resolve(provider="x", model="search-agent", at=0)
     assert (str(held.hold_usd), isinstance(held, Unpriced)) == ("0.50", True)
 
