@@ -249,8 +249,8 @@ class RateCard:
     def times(self, factor: Decimal, *, source: str) -> "RateCard":
         """The card at a multiple of its prices, each rate rounded up; it lists the factor, and where it comes from."""
         tiers = tuple(
-            Tier(
-                above=tier.above,
+            replace(
+                tier,
                 rates={unit: _up(rate * Fraction(factor)) for unit, rate in tier.rates.items()},
                 dearest_input=_up(tier.dearest_input * Fraction(factor)),
                 dearest_text=_up(tier.dearest_text * Fraction(factor)),
