@@ -340,6 +340,14 @@ def test_a_deployment_is_one_of_its_provider_only(price_file):
     assert book.own.alias_of(None, ("corp-fast",)) == "openai/gpt-4o-mini"
 
 
+def test_the_nearest_of_several_aliases_is_followed(price_file):
+    """One of the provider goes before one for all, and a name before a glob."""
+    book = price_file('[aliases]\n"a*" = "any-glob"\na1 = "any"\n[deployments.azure]\n"a*" = "glob"\na2 = "own"\n')
+    asked = [("azure", "a2"), ("azure", "a1"), ("openai", "a1"), ("openai", "a2"), (None, "A3"), ("azure", "b")]
+    stands_for = [book.own.alias_of(provider, (name,)) for provider, name in asked]
+    assert stands_for == ["own", "glob", "any", "any-glob", "any-glob", None]
+
+
 def test_an_entry_may_be_about_either_name(price_file):
     """A price for the deployment itself goes before its alias; one for the model holds for all its names."""
     book = price_file(

@@ -264,8 +264,8 @@ class RateCard:
 
     def plus(self, prices: Mapping[str, Steps], *, source: str) -> "RateCard":
         """The card with prices in USD beside its own, or in their place."""
-        listed = {key: steps for key, steps in _steps_of(self.listed).items() if key not in prices}
-        more = rate_card({**listed, **prices}, provider=self.provider, model=self.model, source=source)
+        both = {**_steps_of(self.listed), **prices}
+        more = rate_card(both, provider=self.provider, model=self.model, source=source)
         fee = more.request_fee_femto
         return replace(self, source=source, tiers=more.tiers, listed=more.listed, request_fee_femto=fee)
 
