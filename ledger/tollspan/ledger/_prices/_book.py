@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tollspan.ledger._prices._file import PriceEntry, read_price_file
-from tollspan.ledger._prices._lists import Asked, limits_of, listed_card, provider_id_of_url
+from tollspan.ledger._prices._lists import limits_of, listed_card
 from tollspan.ledger._prices._names import names_of, provider_id_of
 from tollspan.ledger._prices._rates import RateCard, Unpriced
-from tollspan.ledger._prices._regions import host_of, region_of
 from tollspan.ledger._single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_OPENAI_HOST = "api.openai.com"
 _BUCKET_S = 900
 _CACHE_SIZE = 4096
-_HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
 _Key = tuple[str | None, str | None, str | None, str | None, str | None, int]
 
@@ -82,33 +79,19 @@ class PriceBook:
         provider, model, base_url, service_tier, region, bucket = key
         if not model:
             return Unpriced(f"no price for a call of provider {provider!r} that names no model")
-        provider_id, host = provider_id_of(provider), host_of(base_url)  # the host alone: a URL may hold a key
-        names = names_of(model, provider, provider_id)
-        if alias := self._alias_of(provider_id, (model, *names)):
-            names = names_of(alias, provider, provider_id)
-        if card := self._override(provider_id, (model, *names)):
-            return card
-        provider_id = provider_id or provider_id_of_url(base_url)
-        what = f"model {model!r} of provider {provider or host!r}"
-        if provider_id is None:
-            return Unpriced(f"no price for {what}; {_HOW_TO}")
-        names = names_of(alias or model, provider, provider_id)
-        if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
-            return Unpriced(
-                f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
-                f"{_HOW_TO}, or `free = true`"
-            )
-        asked = Asked(
-            provider_id=provider_id,
-            names=names,
+        provider_id = provider_id_of(provider)
+        names = (model, *names_of(model, provider, provider_id))
+        alias = self._alias_of(provider_id, names)
+        if alias is not None:
+            names = (*names, *names_of(alias, provider, provider_id))
+        return self._override(provider_id, names) or listed_card(
+            provider=provider,
+            model=alias or model,
+            base_url=base_url,
             when=datetime.fromtimestamp(bucket * _BUCKET_S, UTC),
-            service_tier=(service_tier or "").lower(),
-            region=region or region_of(host),
+            service_tier=service_tier,
+            region=region,
         )
-        found = listed_card(asked)
-        if isinstance(found, str):
-            return Unpriced(f"{found} lists no price for {what}; {_HOW_TO}")
-        return found or Unpriced(f"no price for {what}; {_HOW_TO}")
 
     def _alias_of(self, provider_id: str | None, names: tuple[str, ...]) -> str | None:
         """What the user calls the model behind a deployment or a profile; a price file may map such names."""

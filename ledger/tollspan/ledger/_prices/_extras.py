@@ -46,6 +46,11 @@ class Extras:
         self._uplifts = document["uplifts"]
         self._home: dict[str, str] = document["home_regions"]
 
+    @property
+    def provider_ids(self) -> frozenset[str]:
+        """The providers that it has prices of."""
+        return frozenset(provider for provider, _ in self._models)
+
     def find(self, provider_id: str, names: Iterable[str], region: str | None) -> Extra | None:
         """The list prices of the model: with those of its region, where that has its own, in their place."""
         names = tuple(name.lower() for name in names)

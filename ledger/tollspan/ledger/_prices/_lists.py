@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.ledger._prices._extras import Extra, Extras, extras
 from tollspan.ledger._prices._limits import max_output_tokens
-from tollspan.ledger._prices._rates import RateCard, Steps, rate_card
+from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
+from tollspan.ledger._prices._regions import host_of, region_of
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, Provider
 
+HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
+
+_OPENAI_HOST = "api.openai.com"
 # What vendors call the tier that their lists are for. Groq: "on_demand"; Anthropic: "standard_only".
 _STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", "standard", "standard_only"})
 # Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
@@ -49,7 +54,7 @@ def snapshot() -> "DataSnapshot":
     return get_snapshot()
 
 
-def provider_id_of_url(base_url: str | None) -> str | None:
+def _provider_id_of_url(base_url: str | None) -> str | None:
     """Whose API is at a URL, by genai-prices."""
     if not base_url:
         return None
@@ -59,7 +64,47 @@ def provider_id_of_url(base_url: str | None) -> str | None:
         return None
 
 
-def listed_card(asked: Asked) -> RateCard | str | None:
+def listed_card(
+    *,
+    provider: str | None,
+    model: str,
+    base_url: str | None,
+    when: datetime,
+    service_tier: str | None,
+    region: str | None,
+) -> RateCard | Unpriced:
+    """The card that the lists give, or why they give none; arguments as in `PriceBook.resolve`."""
+    host = host_of(base_url)  # the host alone: a URL may hold a key
+    provider_id = provider_id_of(provider) or _provider_id_of_url(base_url)
+    what = f"model {model!r} of provider {provider or host!r}"
+    if provider_id is None:
+        return Unpriced(f"no price for {what}; {HOW_TO}")
+    names = names_of(model, provider, provider_id)
+    if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
+        return Unpriced(
+            f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
+            f"{HOW_TO}, or `free = true`"
+        )
+    found = _found(
+        Asked(
+            provider_id=provider_id,
+            names=names,
+            when=when,
+            service_tier=(service_tier or "").lower(),
+            region=region or region_of(host),
+        )
+    )
+    if isinstance(found, str):
+        return Unpriced(f"{found} lists no price for {what}; {HOW_TO}")
+    return found or Unpriced(f"no price for {what}; {HOW_TO}")
+
+
+def provider_ids() -> frozenset[str]:
+    """The ids of all providers that the lists have prices of."""
+    return frozenset(provider.id for provider in snapshot().providers) | extras().provider_ids
+
+
+def _found(asked: Asked) -> RateCard | str | None:
     """The card of a model; None where no list has it; the name of the list that has it, but no price of it."""
     known = extras()
     if (card := _card(asked, known)) is not None:

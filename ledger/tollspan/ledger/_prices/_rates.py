@@ -127,6 +127,7 @@ class Tier:
     """Rates in femto-USD per unit of a call with more than `above` input tokens.
 
     `dearest_...` are the dearest of each direction here or in any tier before: what a smaller call may cost as well.
+    `detailed` are the units with prices by detail, and `unpaid` those with a rate of 0.
     """
 
     above: int
@@ -134,6 +135,8 @@ class Tier:
     dearest_input: int
     dearest_text: int
     dearest_output: int
+    detailed: frozenset[str] = frozenset()
+    unpaid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +147,7 @@ class RateCard:
     `extras:<date>`, both with a `+`, or `override`. `context_window` and `max_output_tokens` are in tokens, None where
     they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
     OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
-    make no difference. `notes` say what of the question could not be answered as it was asked. `detailed` are the units
-    with prices by detail, and `unpaid` those with a rate of 0.
+    make no difference. `notes` say what of the question could not be answered as it was asked.
     """
 
     provider: str
@@ -162,8 +164,6 @@ class RateCard:
     service_tier: str | None = None
     region: str | None = None
     notes: tuple[str, ...] = ()
-    detailed: frozenset[str] = frozenset()
-    unpaid: frozenset[str] = frozenset()
 
     @property
     def by_user(self) -> bool:
@@ -220,10 +220,11 @@ class RateCard:
         if self.free:
             return ()
         found = [*self.notes, *contradictions(usage)]
-        if self.detailed:
+        first = self.tiers[0]
+        if first.detailed:
             found += self._unlisted_details(usage)
-        if self.unpaid and not self.by_user:
-            unpaid = (unit for unit, count in usage.items() if count and unit in self.unpaid)
+        if first.unpaid and not self.by_user:
+            unpaid = (unit for unit, count in usage.items() if count and unit in first.unpaid)
             found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
         return tuple(found)
 
@@ -250,7 +251,7 @@ class RateCard:
     def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
         """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
         rates = self.tiers[0].rates
-        for unit in self.detailed & usage.keys():
+        for unit in self.tiers[0].detailed & usage.keys():
             told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
             if not told:
                 yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
@@ -305,19 +306,17 @@ def rate_card(
         prices = {"output_image_mtok": prices["output_mtok"], **prices}
     if provider == "google":
         prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
-    fee, tiers = prices.get(REQUEST_FEE_KEY), _tiers(prices)
+    fee = prices.get(REQUEST_FEE_KEY)
     return RateCard(
         provider=provider,
         model=model,
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=tiers,
+        tiers=_tiers(prices),
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
-        detailed=frozenset(unit.partition(DETAIL)[0] for unit in tiers[0].rates if DETAIL in unit),
-        unpaid=frozenset(unit for tier in tiers for unit, rate in tier.rates.items() if rate == 0),
         **more,
     )
 
@@ -352,6 +351,8 @@ def _tier(above: int, prices: Mapping[str, Decimal], before: list[Tier]) -> Tier
         dearest_input=dearest(_INPUT_UNITS, [tier.dearest_input for tier in before]),
         dearest_text=dearest(_TEXT_UNITS, [tier.dearest_text for tier in before]),
         dearest_output=dearest(_OUTPUT_UNITS, [tier.dearest_output for tier in before]),
+        detailed=frozenset(unit.partition(DETAIL)[0] for unit in rates if DETAIL in unit),
+        unpaid=frozenset(unit for unit, rate in rates.items() if rate == 0),
     )
 
 
