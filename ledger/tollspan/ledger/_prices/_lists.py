@@ -5,7 +5,7 @@ A model of genai-prices takes from the extras what it does not price there: piec
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tollspan.ledger._prices._regions import host_of, region_of
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, Provider
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
@@ -26,9 +26,11 @@ _OPENAI_HOST = "api.openai.com"
 _STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", "standard", "standard_only"})
 # Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
 _LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
-# Alibaba charges all output of an answer that thinks at the price for thinking (Model Studio, "Model pricing": "output,
-# chain of thought and answer").
+# Alibaba lists the price of output by mode, thinking or not (Model Studio, "Model pricing"): all output of an answer
+# that thinks has the price of that mode.
 _WHOLE_ANSWER_THINKS = frozenset({"dashscope"})
+_LONGEST_CALL = timedelta(hours=1)
+"""How long before a dearer time of day a call is bounded by its price: DeepSeek bills by the time that a call ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +129,14 @@ def _card(asked: Asked, known: Extras) -> RateCard | str | None:
     extra = known.find(asked.provider_id, asked.names, asked.region)
     if found is None and extra is None:
         return None
-    prices, tier_is_known, sources = _listed(*found, asked) if found else ({}, False, [])
+    prices, later, tier_is_known, sources = _listed(*found, asked) if found else ({}, {}, False, [])
     name = found[1].id if found else extra.name if extra else asked.names[-1]
     notes: list[str] = []
     if extra is not None:
         more, tier_in_extras = _from_extras(extra, asked, prices, tier_is_known=tier_is_known)
         tier_is_known = tier_is_known or tier_in_extras
         if more:
-            prices, sources = prices | more, [*sources, f"extras:{known.version}"]
+            prices, later, sources = prices | more, later | more, [*sources, f"extras:{known.version}"]
             notes += [extra.note] if extra.note else []
     if not prices:
         return sources[0] if sources else f"extras:{known.version}"
@@ -144,6 +146,7 @@ def _card(asked: Asked, known: Extras) -> RateCard | str | None:
     window, output = limits_of(asked.provider_id, asked.names)
     return rate_card(
         prices if factor is None else _uplifted(prices, factor),
+        later=later if factor is None else _uplifted(later, factor),
         provider=found[0].id if found else asked.provider_id,
         model=name,
         source="+".join(sources),
@@ -170,16 +173,21 @@ def _find(asked: Asked) -> "tuple[Provider, ModelInfo] | None":
     return None
 
 
-def _listed(provider: "Provider", model: "ModelInfo", asked: Asked) -> tuple[dict[str, Steps], bool, list[str]]:
-    """The prices of genai-prices by key, whether they are those of the tier that is asked for, and their source."""
+def _listed(
+    provider: "Provider", model: "ModelInfo", asked: Asked
+) -> tuple[dict[str, Steps], dict[str, Steps], bool, list[str]]:
+    """The prices of genai-prices, now and at the end of a long call; whether they are of the tier; and their source."""
     from genai_prices import __version__ as version  # noqa: PLC0415 - loaded by now, see `snapshot`
 
     # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
     own = any(model is listed for listed in provider.models)
     context = dict(_conditions(model, asked.service_tier)) if own else {}
-    prices = vars(model.get_prices(asked.when, context or None))
-    source = f"genai-prices:{version}"
-    return {key: _steps(price) for key, price in prices.items() if price is not None}, bool(context), [source]
+    now, later = (_priced(model.get_prices(at, context or None)) for at in (asked.when, asked.when + _LONGEST_CALL))
+    return now, later, bool(context), [f"genai-prices:{version}"]
+
+
+def _priced(prices: "ModelPrice") -> dict[str, Steps]:
+    return {key: _steps(price) for key, price in vars(prices).items() if price is not None}
 
 
 def _conditions(model: "ModelInfo", tier: str) -> Iterator[tuple[str, str]]:

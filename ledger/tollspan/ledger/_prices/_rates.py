@@ -126,7 +126,7 @@ class CostBound:
 class Tier:
     """Rates in femto-USD per unit of a call with more than `above` input tokens.
 
-    `dearest_...` are the dearest of each direction here or in any tier before: what a smaller call may cost as well.
+    `dearest_...` are the dearest of each direction here, in any tier before, and by the time that a call ends.
     `detailed` are the units with prices by detail, and `unpaid` those with a rate of 0.
     """
 
@@ -137,6 +137,11 @@ class Tier:
     dearest_output: int
     detailed: frozenset[str] = frozenset()
     unpaid: frozenset[str] = frozenset()
+
+    @property
+    def dearest(self) -> tuple[int, int, int]:
+        """The dearest rates of any input, of text put in, and of any output."""
+        return self.dearest_input, self.dearest_text, self.dearest_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,16 +301,15 @@ def rate_card(
     context_window: int | None = None,
     max_output_tokens: int | None = None,
     free: bool = False,
+    later: Mapping[str, Steps] | None = None,
     **more: Unpack[_More],
 ) -> RateCard:
     """Compile prices in USD, by price key, into a card; keys that no unit of ours has are kept for the record only.
 
-    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `more` are fields of the card.
+    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `later` are the prices that
+    may hold by the time that a call ends; they are in its bound, and not in its cost. `more` are fields of the card.
     """
-    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
-        prices = {"output_image_mtok": prices["output_mtok"], **prices}
-    if provider == "google":
-        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
+    prices = _completed(prices, provider, model)
     fee = prices.get(REQUEST_FEE_KEY)
     return RateCard(
         provider=provider,
@@ -313,12 +317,21 @@ def rate_card(
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=_tiers(prices),
+        tiers=_tiers(prices, {} if later in (None, prices) else _completed(later, provider, model)),
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
         **more,
     )
+
+
+def _completed(prices: Mapping[str, Steps], provider: str, model: str) -> Mapping[str, Steps]:
+    """With the prices that a vendor means by one of another name."""
+    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
+        prices = {"output_image_mtok": prices["output_mtok"], **prices}
+    if provider == "google":
+        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
+    return prices
 
 
 def _half_even_nano(femto: Count) -> int:
@@ -327,30 +340,39 @@ def _half_even_nano(femto: Count) -> int:
     return nano + 1 if rest > half or (rest == half and nano % 2) else nano
 
 
-def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
+def _tiers(prices: Mapping[str, Steps], later: Mapping[str, Steps]) -> tuple[Tier, ...]:
     tiers: list[Tier] = []
     for above in sorted({-1, *(start for steps in prices.values() for start, _ in steps)}):
-        tiers.append(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}, tiers[-1:]))
+        bounds = [*(tier.dearest for tier in tiers[-1:]), _dearest(_rates_above(above, later))]
+        tiers.append(_tier(above, _rates_above(above, prices), bounds))
     return tuple(tiers)
+
+
+def _rates_above(above: int, prices: Mapping[str, Steps]) -> dict[str, int]:
+    at = {key: _price_at(steps, above) for key, steps in prices.items()}
+    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, at)) is not None}
+    return rates | {unit: rate for key, price in at.items() for unit, rate in _detail_rate(key, price)}
+
+
+def _dearest(rates: Mapping[str, int]) -> tuple[int, int, int]:
+    """The dearest rates of any input, of text put in, and of any output."""
+    sides = (_INPUT_UNITS, _TEXT_UNITS, _OUTPUT_UNITS)
+    inputs, text, outputs = (max((rates[unit] for unit in units if unit in rates), default=0) for units in sides)
+    return inputs, text, outputs
 
 
 def _price_at(steps: Steps, above: int) -> Decimal:
     return next(price for start, price in reversed(steps) if start <= above)
 
 
-def _tier(above: int, prices: Mapping[str, Decimal], before: list[Tier]) -> Tier:
-    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
-    rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
-
-    def dearest(units: tuple[str, ...], known: list[int]) -> int:
-        return max((*known, *(rates[unit] for unit in units if unit in rates)), default=0)
-
+def _tier(above: int, rates: Mapping[str, int], bounds: list[tuple[int, int, int]]) -> Tier:
+    inputs, text, outputs = (max(sides) for sides in zip(_dearest(rates), *bounds, strict=True))
     return Tier(
         above=above,
         rates=rates,
-        dearest_input=dearest(_INPUT_UNITS, [tier.dearest_input for tier in before]),
-        dearest_text=dearest(_TEXT_UNITS, [tier.dearest_text for tier in before]),
-        dearest_output=dearest(_OUTPUT_UNITS, [tier.dearest_output for tier in before]),
+        dearest_input=inputs,
+        dearest_text=text,
+        dearest_output=outputs,
         detailed=frozenset(unit.partition(DETAIL)[0] for unit in rates if DETAIL in unit),
         unpaid=frozenset(unit for unit, rate in rates.items() if rate == 0),
     )
