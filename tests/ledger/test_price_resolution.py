@@ -284,11 +284,14 @@ def test_the_list_of_another_region_is_flagged():
 @pytest.mark.parametrize(
     ("usage", "word"),
     [
-        ({"tokens_in": 10, "tokens_cache_read": 30}, "tokens_cache_read 30"),
-        ({"tokens_in": 10, "tokens_cache_read": 6, "tokens_cache_write": 6}, "tokens_in 10"),
-        ({"tokens_in": 10, "tokens_out": 5, "tokens_reasoning": 6}, "tokens_out 5"),
-        ({"tokens_in": 10, "tokens_cache_write": 4, "tokens_cache_write_1h": 11}, "tokens_cache_write_1h 11"),
-        ({"tokens_in": 10, "tokens_out": -3}, "-3"),
+        ({"tokens_in": 10, "tokens_cache_read": 30}, "tokens_cache_read are more than tokens_in"),
+        (
+            {"tokens_in": 10, "tokens_cache_read": 6, "tokens_cache_write": 6},
+            "tokens_cache_read, tokens_cache_write are more",
+        ),
+        ({"tokens_in": 10, "tokens_out": 5, "tokens_reasoning": 6}, "more than tokens_out"),
+        ({"tokens_in": 10, "tokens_cache_write": 4, "tokens_cache_write_1h": 11}, "tokens_cache_write_1h are"),
+        ({"tokens_in": 10, "tokens_out": -3}, "tokens_out is below 0"),
     ],
 )
 def test_a_usage_that_contradicts_itself_is_flagged(usage, word):
