@@ -43,11 +43,11 @@ def test_03_a_call_whose_cost_cannot_be_estimated_is_not_held(chat, provider, co
 TALK = {"type": "input_audio", "input_audio": {"data": "UklGRgAAAAA=", "format": "wav"}}
 SOUND_AND_VISION = {
     "audio without a price": lambda client: ask(
-        client, model="gpt-4o-audio-preview", max_tokens=5, messages=[{"role": "user", "content": [TALK]}]
+        client, model="gpt-4o", max_tokens=5, messages=[{"role": "user", "content": [TALK]}]
     ),
     "speech without a price": lambda client: ask(
         client,
-        model="gpt-4o-audio-preview",
+        model="gpt-4o",
         max_tokens=5,
         modalities=["text", "audio"],
         audio={"voice": "alloy", "format": "wav"},

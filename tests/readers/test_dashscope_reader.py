@@ -284,7 +284,7 @@ def test_the_begin_of_a_task_has_its_id():
         # what was put in is billed as well ("Wan reference to video")
         (
             {"duration": 10.0, "input_video_duration": 5, "output_video_duration": 5, "video_count": 1, "SR": 720},
-            {"video_seconds": 10},
+            {"video_seconds": 10, "video_seconds:720p": 10},
         ),
         ({"duration": 9}, {"audio_seconds": 9}),
         ({"seconds": 9}, {"audio_seconds": 9}),

@@ -7,8 +7,11 @@ from tollspan.ledger import RateCard, Unpriced, to_nano
 
 from ._record import CallRecord
 
+PriceOf = Callable[[str | None], RateCard | Unpriced]
+"""The price of a model, for the rest of what is known of the call."""
 
-def book_usage(record: CallRecord, price_of: Callable[[str | None], RateCard | Unpriced]) -> None:
+
+def book_usage(record: CallRecord, price_of: PriceOf) -> None:
     """Price the record's usage, or say why that has no price.
 
     By the model that answered, or else by the one that was asked for: gateways answer with names of their own.
@@ -18,6 +21,7 @@ def book_usage(record: CallRecord, price_of: Callable[[str | None], RateCard | U
         cost = card.cost(record.usage or {}) if isinstance(card, RateCard) else card
         if isinstance(card, RateCard) and isinstance(cost, int):
             record.cost, record.cost_source, record.rate_card = cost, card.source, card
+            record.doubts = card.doubts(record.usage or {})
             return
         reason = reason or (cost.reason if isinstance(cost, Unpriced) else None)
     record.cost_source, record.reason = "unpriced", reason
@@ -33,6 +37,7 @@ def book_stated(
     card = next((card for card in _cards(record, price_of) if isinstance(card, RateCard)), None)
     if record.usage and card is not None and card.by_user and isinstance(cost := card.cost(record.usage), int):
         record.cost, record.cost_source, record.rate_card = cost, card.source, card
+        record.doubts = card.doubts(record.usage)
         return
     record.cost, record.cost_source = to_nano(stated_usd), source
 

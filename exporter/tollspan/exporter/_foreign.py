@@ -74,9 +74,9 @@ def record_of(said: Inference, settings: Settings) -> CallRecord:
 
 
 def book(record: CallRecord, said: Inference, prices: PriceBook) -> None:
-    """Put the cost into the record, or say why there is none.
+    """Put the cost into the record: what the span states, or else its usage at its price, or else why there is none.
 
-    It is that of the usage at a price of the user's own, or else what the span states, or else that of the usage.
+    Prices of the user's own go before what the span states.
     """
     if record.outcome == "unbilled":
         return

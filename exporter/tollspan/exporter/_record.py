@@ -35,7 +35,8 @@ class CallRecord:
     `limits` are the balances that the call counts in; `held` is the hold taken for the attempt now on the wire, and
     `begun` the journal's note of a call without a hold.
     `fetchable` is an answer that the provider keeps: it may be fetched again, and counts once.
-    `cost` is the actual cost; `estimate` is what is booked where the actual cost cannot be known.
+    `cost` is the actual cost; `estimate` is what is booked where the actual cost cannot be known. `doubts` say why a
+    cost may not be what the provider charges, such as a service tier without a price.
     """
 
     call_id: bytes
@@ -61,6 +62,7 @@ class CallRecord:
     estimate: int | None = None
     cost_source: str | None = None
     rate_card: "RateCard | None" = None
+    doubts: tuple[str, ...] = ()
     reason: str | None = None
     error_type: str | None = None
     error_message: str | None = None

@@ -118,7 +118,7 @@ def _event(record: CallRecord, event_type: EventType, *, charges: tuple[Charge, 
         cost_est_usd=_usd(record.held.nano if record.held and not record.estimated else record.estimate),
         cost_actual_usd=_usd(record.cost) if event_type == "commit" else None,
         cost_source=record.cost_source,
-        cost_rates=record.rate_card.rates() if record.rate_card else None,
+        cost_rates=_rates(record),
         status=record.status,
         timing=_timing(record),
         http_status=record.http_status,
@@ -189,6 +189,14 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
 def _timing(record: CallRecord) -> dict[str, float]:
     timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
     return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
+
+
+def _rates(record: CallRecord) -> dict[str, Any] | None:
+    """The rates that the cost was computed with, and under `flags` what about it is in doubt."""
+    if record.rate_card is None:
+        return None
+    rates = record.rate_card.rates()
+    return {**rates, "flags": list(record.doubts)} if record.doubts else rates
 
 
 def _usd(nano: int | None) -> Decimal | None:

@@ -51,8 +51,9 @@ def _book_others(record: CallRecord, answer: ResponseFacts, price_of: PriceOf) -
         cost = card.cost(usage) if isinstance(card, RateCard) else card
         if isinstance(cost, Unpriced):
             record.cost, record.cost_source, record.reason = None, "unpriced", cost.reason
-        elif record.cost is not None:
+        elif record.cost is not None and isinstance(card, RateCard):
             record.cost += cost
+            record.doubts += card.doubts(usage)
         record.usage = dict(record.usage or {})
         for key, count in usage.items():
             name = f"{key}{BEHIND}{model}"

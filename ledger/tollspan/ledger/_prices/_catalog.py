@@ -1,14 +1,12 @@
 """What there are prices for: who sells a model, and which names are near to one that nobody knows."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from tollspan.ledger._prices._book import PriceBook
+from tollspan.ledger._prices._lists import models_of, provider_ids, snapshot
 from tollspan.ledger._prices._names import provider_id_of
-from tollspan.ledger._prices._rates import DETAIL, UNITS, RateCard
-
-if TYPE_CHECKING:
-    from genai_prices.types import Provider
+from tollspan.ledger._prices._rates import UNITS, RateCard
+from tollspan.ledger._prices._usage import DETAIL
 
 _NEAR = 5
 _LIKENESS = 0.6
@@ -18,28 +16,25 @@ class PriceCatalog:
     """The names in the built-in prices and in the user's price file. Its first use loads genai-prices (130 ms)."""
 
     def __init__(self, book: PriceBook) -> None:
-        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - for who asks for names only
-
         self._book = book
-        self._providers: Sequence[Provider] = get_snapshot().providers
 
     def has_provider(self, provider: str) -> bool:
         """Whether the built-in prices know a provider, as OpenTelemetry or genai-prices spells it."""
-        return any(provider_id_of(provider) == known.id for known in self._providers)
+        return provider_id_of(provider) in provider_ids()
 
     def providers_of(self, model: str, at: float) -> list[str]:
         """The ids of the providers at which a model has a price at an instant (epoch seconds), its maker first."""
-        makers = [p.id for p in self._providers if p.model_match is not None and p.model_match.is_match(model.lower())]
-        ids = dict.fromkeys([*makers, *(provider.id for provider in self._providers)])
+        listed = snapshot().providers
+        makers = [p.id for p in listed if p.model_match is not None and p.model_match.is_match(model.lower())]
+        ids = dict.fromkeys([*makers, *sorted(provider_ids())])
         return [one for one in ids if isinstance(self._book.resolve(provider=one, model=model, at=at), RateCard)]
 
     def near_models(self, model: str, provider: str | None) -> list[str]:
         """The names closest to that of a model without a price: its provider's (None: all), and those of the file."""
         own, wanted = self._book.own, provider_id_of(provider)
         known = [entry.model for entry in own.entries] + [alias.name for alias in own.aliases]
-        for listed in self._providers:
-            if wanted in (None, listed.id):
-                known += [one.id for one in listed.models]
+        for listed in provider_ids() if wanted is None else (wanted,):
+            known += models_of(listed)
         return _closest(model, known)
 
     @staticmethod
@@ -50,7 +45,7 @@ class PriceCatalog:
 
     def near_providers(self, provider: str) -> list[str]:
         """The ids closest to that of a provider without prices."""
-        return _closest(provider, [known.id for known in self._providers])
+        return _closest(provider, provider_ids())
 
 
 def _closest(word: str, known: Iterable[str]) -> list[str]:

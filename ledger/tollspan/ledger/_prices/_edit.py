@@ -12,8 +12,9 @@ from typing import Any
 from tollspan.ledger._prices._entries import UNIT_FIELDS, FieldError, PriceEntry, read_entry
 from tollspan.ledger._prices._file import PriceFileError, parse_price_file
 from tollspan.ledger._prices._names import provider_id_of
-from tollspan.ledger._prices._rates import DETAIL, PRICE_KEYS
+from tollspan.ledger._prices._rates import PRICE_KEYS
 from tollspan.ledger._prices._toml_lines import Places, Statement, Table, statements
+from tollspan.ledger._prices._usage import DETAIL
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = ("model", "provider", "service_tier", "from", "until")

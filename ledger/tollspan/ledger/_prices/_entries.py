@@ -10,7 +10,6 @@ from typing import Any
 
 from tollspan.ledger._prices._names import provider_id_of
 from tollspan.ledger._prices._rates import (
-    DETAIL,
     OWN,
     PRICE_KEYS,
     REQUEST_FEE_KEY,
@@ -20,6 +19,7 @@ from tollspan.ledger._prices._rates import (
     Unpriced,
     rate_card,
 )
+from tollspan.ledger._prices._usage import DETAIL
 from tollspan.ledger._windows import did_you_mean
 
 _PER = {key: unit.per for unit in UNITS.values() for key in unit.price_keys} | {REQUEST_FEE_KEY: 1000}

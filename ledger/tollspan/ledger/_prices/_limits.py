@@ -1,7 +1,8 @@
-"""The most output tokens that a model gives in one choice, where its vendor publishes a maximum.
+"""The most output tokens that a model of OpenAI or Anthropic gives in one choice, by the family that it is of.
 
-OpenAI and Anthropic only; figures: `max_output_tokens` in litellm's `model_prices_and_context_window` (MIT). Another
-host of the same model may stop earlier. A model that is not listed has no known maximum: None, not a guess.
+Figures: `max_output_tokens` in litellm's `model_prices_and_context_window` (MIT). Another host of the same model may
+stop earlier. Models of other vendors have theirs in `extras.json`, each under its own name. A model that is not listed
+has no known maximum: None, not a guess.
 """
 
 import re

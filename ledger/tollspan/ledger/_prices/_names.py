@@ -3,15 +3,20 @@
 import re
 from collections.abc import Container
 
-# OpenTelemetry's `gen_ai.provider.name`, and what older conventions called it, to the provider ids of genai-prices.
-# Any other name has to be such an id itself.
+# OpenTelemetry's `gen_ai.provider.name`, and what older conventions and gateways called it, to the provider ids of
+# genai-prices. Any other name has to be such an id itself, or the one under which `extras.json` has the provider.
 _PROVIDER_IDS = {
+    "alibaba": "dashscope",
     "aws.bedrock": "aws",
     "aws_bedrock": "aws",
     "az.ai.inference": "azure",
     "az.ai.openai": "azure",
     "azure.ai.inference": "azure",
     "azure.ai.openai": "azure",
+    "azure_ai": "azure",
+    "bedrock": "aws",
+    "bedrock_converse": "aws",
+    "converse": "aws",
     "fireworks_ai": "fireworks",
     "gcp.gemini": "google",
     "gcp.gen_ai": "google",
@@ -21,9 +26,12 @@ _PROVIDER_IDS = {
     "mistralai": "mistral",
     "moonshot": "moonshotai",
     "moonshot_ai": "moonshotai",
+    "qwen": "dashscope",
     "together_ai": "together",
     "vertex_ai": "google",
+    "voyage": "voyageai",
     "voyage_ai": "voyageai",
+    "watsonx": "ibm.watsonx.ai",
     "x_ai": "x-ai",
     "xai": "x-ai",
     "z_ai": "zai",
@@ -32,6 +40,11 @@ _PROVIDER_IDS = {
 }
 # Where a name of an API or of a console carries its path: `models/x`, `projects/../publishers/google/models/x`, an ARN.
 _PATH_PREFIX = re.compile(r"^(?:(?:.*/)?publishers/[^/]+/models/|models/|arn:.*/)", re.IGNORECASE)
+# `ft:<base>:<organisation>:<suffix>:<id>` is priced as any fine-tune of its base (OpenAI, "Fine-tuning").
+_FINE_TUNE = re.compile(r"(ft:[^:]+):.*")
+# `accounts/fireworks/models/x#accounts/me/deployments/y` is x on hardware of one's own.
+_ON_DEPLOYMENT = re.compile(r"#accounts/.*$")
+_DATE = re.compile(r"[-@](?:20\d\d-\d\d-\d\d|20\d{6})$|[-@:]latest$|@default$")
 
 
 def provider_id_of(provider: str | None) -> str | None:
@@ -42,12 +55,27 @@ def provider_id_of(provider: str | None) -> str | None:
 
 
 def names_of(model: str, provider: str | None, provider_id: str | None) -> tuple[str, ...]:
-    """List the names to look a model up by: without its path, then without its provider's own prefix as well."""
-    name = _PATH_PREFIX.sub("", model.strip())
-    for prefix in (provider, provider_id):
-        if prefix and name.lower().startswith(f"{prefix.lower()}/"):
-            return (name, name[len(prefix) + 1 :])
-    return (name,)
+    """List the names to look a model up by, most exact first.
+
+    That is without its path; then without its provider's own prefix, in any spelling, as well; and for a fine-tune of
+    OpenAI's last without what its owner called it.
+    """
+    name = _ON_DEPLOYMENT.sub("", _PATH_PREFIX.sub("", model.strip()))
+    names = [name]
+    first, _, rest = name.partition("/")
+    if (rest and provider_id is not None and first.lower() in (provider_id, (provider or "").lower())) or (
+        rest and provider_id is not None and provider_id_of(first) == provider_id
+    ):
+        names.append(rest)
+    if tuned := _FINE_TUNE.fullmatch(names[-1]):
+        names.append(tuned[1])
+    return tuple(names)
+
+
+def undated(name: str) -> str | None:
+    """The name of a model without the date of its snapshot, or without `latest`; None where it has neither."""
+    plain = _DATE.sub("", name)
+    return plain if plain != name else None
 
 
 def split_target(target: str, provider: str | None, known_ids: Container[str]) -> tuple[str | None, str]:

@@ -10,9 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from tollspan.ledger._units import BEHIND
+from tollspan.ledger._prices._usage import (
+    DETAIL,
+    INPUT_PARTS,
+    OUTPUT_PARTS,
+    Count,
+    Leaf,
+    contradictions,
+    counts_of,
+    details_in,
+    leaves_of,
+    nearest,
+)
 
 FEMTO_PER_NANO = 10**6
 FEMTO_PER_USD = 10**15
@@ -25,13 +36,6 @@ OWN = "override"
 REQUEST_FEE_KEY = "requests_kcount"
 """Price key of a fee for each request, in USD per thousand; charged once a call, whatever its usage."""
 
-DETAIL = ":"
-"""Where the detail begins in a usage key such as `images:1024x1024:high`: these are some of the `images`, no others.
-
-A detail has the price under the same words after its unit's price key (`images_kcount:1024x1024:high`), or under fewer
-of them; without one, it is charged as its unit is.
-"""
-
 # OpenAI lists one output price for its models that give nothing but images (openai.com/api/pricing, "Image tokens").
 _ONLY_IMAGES = re.compile(r"(?:.*/)?gpt-image-")
 
@@ -41,8 +45,6 @@ _AS_TEXT = {
     "input_mtok": ("input_image_mtok", "input_video_mtok", "input_audio_mtok"),
     "cache_read_mtok": ("cache_image_read_mtok", "cache_audio_read_mtok"),
 }
-
-Count = int | Fraction
 
 Steps = tuple[tuple[int, Decimal], ...]
 """A price in USD and where it begins: `(start, price)` holds for calls of more than `start` input tokens; -1 first."""
@@ -89,28 +91,9 @@ UNITS: Mapping[str, Unit] = {
 }
 PRICE_KEYS = (*(key for unit in UNITS.values() for key in unit.price_keys), REQUEST_FEE_KEY)
 
-# Parts of a total, innermost first, each with the other parts it is counted in as well. Where the parts of a usage sum
-# to more than its total, the later ones are cut: the total is the authority, and the cost is never negative.
-_INPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("tokens_cache_write_1h", ("tokens_cache_write",)),
-    ("tokens_cache_write_5m", ("tokens_cache_write",)),
-    ("tokens_cache_write", ()),
-    ("tokens_audio_cache_read", ("tokens_audio_in", "tokens_cache_read")),
-    ("tokens_image_cache_read", ("tokens_image_in", "tokens_cache_read")),
-    ("tokens_audio_in", ()),
-    ("tokens_image_in", ()),
-    ("tokens_video_in", ()),
-    ("tokens_cache_read", ()),
-)
-_OUTPUT_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("tokens_audio_out", ()),
-    ("tokens_image_out", ()),
-    ("tokens_video_out", ()),
-    ("tokens_reasoning", ()),
-)
-_INPUT_UNITS = ("tokens_in", *(part for part, _ in _INPUT_PARTS))
+_INPUT_UNITS = ("tokens_in", *(part for part, _ in INPUT_PARTS))
 _TEXT_UNITS = tuple(unit for unit in _INPUT_UNITS if unit == "tokens_in" or unit.startswith("tokens_cache"))
-_OUTPUT_UNITS = ("tokens_out", *(part for part, _ in _OUTPUT_PARTS))
+_OUTPUT_UNITS = ("tokens_out", *(part for part, _ in OUTPUT_PARTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,24 +133,37 @@ class CostBound:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Rates in femto-USD per unit of a call with more than `above` input tokens, and the dearest of each direction."""
+    """Rates in femto-USD per unit of a call with more than `above` input tokens.
+
+    `dearest_...` are the dearest of each direction here, in any tier before, and by the time that a call ends.
+    `detailed` are the units with prices by detail, and `unpaid` those with a rate of 0.
+    """
 
     above: int
     rates: Mapping[str, int]
     dearest_input: int
     dearest_text: int
     dearest_output: int
+    detailed: frozenset[str] = frozenset()
+    unpaid: frozenset[str] = frozenset()
+
+    @property
+    def dearest(self) -> tuple[int, int, int]:
+        """The dearest rates of any input, of text put in, and of any output."""
+        return self.dearest_input, self.dearest_text, self.dearest_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateCard:
     """What a model costs at a moment.
 
-    `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>` or `override`.
-    `context_window` and `max_output_tokens` are in tokens, None where they are not known. A tier applies to every token
-    of a call whose total input is above its start: the cliff rule of OpenAI, Anthropic and Google. `hold_usd` is what a
-    call may hold whose cost has no bound, where the user's price file says it. `listed_as` is the `model` of the
-    list's card that it stands in place of; None also for a name that only the user knows, as of a deployment.
+    `provider` and `model` are spelled as in the price list that `source` names: `genai-prices:<version>`,
+    `extras:<date>`, both with a `+`, or `override`. `context_window` and `max_output_tokens` are in tokens, None where
+    they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
+    OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
+    make no difference. `notes` say what of the question could not be answered as it was asked. `hold_usd` is what a
+    call may hold whose cost has no bound, where the user's price file says it. `listed_as` is the `model` of the list's
+    card that it stands in place of; None also for a name that only the user knows, as of a deployment.
     """
 
     provider: str
@@ -180,6 +176,10 @@ class RateCard:
     listed: Mapping[str, Any] = field(repr=False, hash=False)
     request_fee_femto: int = 0
     least_audio_seconds: int = 0
+    whole_answer_thinks: bool = False
+    service_tier: str | None = None
+    region: str | None = None
+    notes: tuple[str, ...] = ()
     hold_usd: Decimal | None = None
     listed_as: str | None = None
 
@@ -204,17 +204,19 @@ class RateCard:
         `tokens_in` and `tokens_out` are totals and the other token keys parts of them. A part is charged at its own
         rate and taken out of its total; cache and reasoning tokens without a rate of their own are charged at their
         parent's. Without a total, the parts stand for it. A usage of nothing costs nothing. A detail (see `DETAIL`)
-        that has a rate of its own is taken out of its unit.
+        that has a rate of its own is taken out of its unit. `doubts` says what of a cost is to be taken with care.
         """
         if self.free:
             return 0
         try:
-            counts = _counts(usage)
+            counts = counts_of(usage)
         except (OverflowError, ValueError):
             return Unpriced(f"the usage reported for {self._name()} holds a number that is not finite")
-        details = _details(counts, self.tiers[0].rates)
-        inputs = _leaves(counts, "tokens_in", _INPUT_PARTS, known=usage.get("tokens_in") is not None)
-        outputs = _leaves(counts, "tokens_out", _OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
+        details = details_in(counts, self.tiers[0].rates)
+        inputs = leaves_of(counts, "tokens_in", INPUT_PARTS, known=usage.get("tokens_in") is not None)
+        if self.whole_answer_thinks and counts.get("tokens_reasoning"):
+            counts["tokens_reasoning"] = counts.get("tokens_out", counts["tokens_reasoning"])
+        outputs = leaves_of(counts, "tokens_out", OUTPUT_PARTS, known=usage.get("tokens_out") is not None)
         if self.least_audio_seconds and "audio_seconds" in counts:
             counts["audio_seconds"] = max(counts["audio_seconds"], self.least_audio_seconds)
         rates = self._rates_at(inputs)
@@ -227,6 +229,23 @@ class RateCard:
             femto += rate * count
         return _half_even_nano(femto)
 
+    def doubts(self, usage: Mapping[str, float]) -> tuple[str, ...]:
+        """Say why the cost of a usage may not be what the provider charges; nothing where there is no doubt.
+
+        That is where a service tier or a region has no known price, where a usage contradicts itself, where a detail is
+        charged as any of its unit, and where a list has something cost nothing that nobody says is free.
+        """
+        if self.free:
+            return ()
+        found = [*self.notes, *contradictions(usage)]
+        first = self.tiers[0]
+        if first.detailed:
+            found += self._unlisted_details(usage)
+        if first.unpaid and not self.by_user:
+            unpaid = (unit for unit, count in usage.items() if count and unit in first.unpaid)
+            found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
+        return tuple(found)
+
     def bound(self, input_tokens: int, *, choices: int = 1, text_only: bool = False) -> CostBound:
         """Bound the cost of a call with up to so many input tokens, by the output tokens of each of its choices.
 
@@ -235,16 +254,17 @@ class RateCard:
         provider charges by use, such as web searches, are not covered.
         """
         tokens = max(0, input_tokens)
-        reach = [tier for tier in self.tiers if tokens > tier.above]
-        rate = max(tier.dearest_text if text_only else tier.dearest_input for tier in reach)
-        return CostBound(
-            fixed_femto=self.request_fee_femto + rate * tokens,
-            per_output_token_femto=max(tier.dearest_output for tier in reach) * choices,
-        )
+        tier = self._tier_of(tokens)
+        rate = tier.dearest_text if text_only else tier.dearest_input
+        return CostBound(self.request_fee_femto + rate * tokens, tier.dearest_output * choices)
 
     def rates(self) -> dict[str, Any]:
-        """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says."""
-        return dict(self.listed)
+        """Give the listed prices, ready for JSON: USD as strings, per million tokens or what the key says.
+
+        With the service tier and the region that they are of, where they are not those of the list.
+        """
+        where = {"service_tier": self.service_tier, "region": self.region}
+        return {**self.listed, **{name: value for name, value in where.items() if value is not None}}
 
     def times(self, factor: Decimal, *, source: str) -> "RateCard":
         """The card at a multiple of its prices, each rate rounded up; it lists the factor, and where it comes from."""
@@ -266,14 +286,32 @@ class RateCard:
         """The card with prices in USD beside its own, or in their place."""
         both = {**_steps_of(self.listed), **prices}
         more = rate_card(both, provider=self.provider, model=self.model, source=source)
+        # The bound of the list is kept where it is the dearer one: it may be that of a later time of day.
+        tiers = tuple(_no_cheaper(tier, self._tier_of(tier.above + 1)) for tier in more.tiers)
         fee = more.request_fee_femto
-        return replace(self, source=source, tiers=more.tiers, listed=more.listed, request_fee_femto=fee)
+        return replace(self, source=source, tiers=tiers, listed=more.listed, request_fee_femto=fee)
 
-    def _rates_at(self, inputs: list[tuple[str, Count]]) -> Mapping[str, int]:
+    def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
+        """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
+        rates = self.tiers[0].rates
+        for unit in self.tiers[0].detailed & usage.keys():
+            told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
+            if not told:
+                yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
+            unlisted = (key for key in told if key not in rates)
+            yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
+
+    def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
             return self.tiers[0].rates
-        total = sum(count for _, count in inputs)
-        return next(tier.rates for tier in reversed(self.tiers) if total > tier.above)
+        return self._tier_of(sum(count for _, count in inputs)).rates
+
+    def _tier_of(self, tokens: Count) -> Tier:
+        """The tier of a call with so many input tokens; most calls are in the first."""
+        tiers = self.tiers
+        if len(tiers) == 1 or tokens <= tiers[1].above:
+            return tiers[0]
+        return next(tier for tier in reversed(tiers) if tokens > tier.above)
 
     def _no_rate(self, unit: str) -> str:
         keys = UNITS[unit].price_keys if unit in UNITS else ()
@@ -284,6 +322,14 @@ class RateCard:
         return f"model {self.model!r} of provider {self.provider!r} ({self.source})"
 
 
+class _More(TypedDict, total=False):
+    least_audio_seconds: int
+    whole_answer_thinks: bool
+    service_tier: str | None
+    region: str | None
+    notes: tuple[str, ...]
+
+
 def rate_card(
     prices: Mapping[str, Steps],
     *,
@@ -292,17 +338,16 @@ def rate_card(
     source: str,
     context_window: int | None = None,
     max_output_tokens: int | None = None,
-    least_audio_seconds: int = 0,
     free: bool = False,
+    later: Mapping[str, Steps] | None = None,
+    **more: Unpack[_More],
 ) -> RateCard:
     """Compile prices in USD, by price key, into a card; keys that no unit of ours has are kept for the record only.
 
-    `free` makes everything cost nothing: for a model that runs on hardware of one's own.
+    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `later` are the prices that
+    may hold by the time that a call ends; they are in its bound, and not in its cost. `more` are fields of the card.
     """
-    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
-        prices = {"output_image_mtok": prices["output_mtok"], **prices}
-    if provider == "google":
-        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
+    prices = _completed(prices, provider, model)
     fee = prices.get(REQUEST_FEE_KEY)
     return RateCard(
         provider=provider,
@@ -310,69 +355,21 @@ def rate_card(
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=_tiers(prices),
+        tiers=_tiers(prices, {} if later in (None, prices) else _completed(later, provider, model)),
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
-        least_audio_seconds=least_audio_seconds,
+        **more,
     )
 
 
-def _counts(usage: Mapping[str, float]) -> dict[str, Count]:
-    """Pick the positive numbers of the model's own usage; OverflowError or ValueError for one that is not finite."""
-    counts: dict[str, Count] = {}
-    for unit, value in usage.items():
-        if BEHIND in unit:
-            continue
-        if type(value) is int:
-            if value > 0:
-                counts[unit] = value
-        elif isinstance(value, int | float | Decimal):
-            exact = Fraction(value)
-            if exact > 0:
-                counts[unit] = exact.numerator if exact.denominator == 1 else exact
-    return counts
-
-
-def _details(counts: dict[str, Count], rates: Mapping[str, int]) -> list[tuple[str, Count]]:
-    """Take the details out of `counts`, and those with rates of their own out of their units too."""
-    leaves: list[tuple[str, Count]] = []
-    for key in [key for key in counts if DETAIL in key]:
-        count, unit = counts.pop(key), key.partition(DETAIL)[0]
-        priced = key
-        while DETAIL in priced and priced not in rates:
-            priced = priced.rpartition(DETAIL)[0]
-        if DETAIL not in priced or unit not in counts:
-            continue
-        count = min(count, counts[unit])
-        leaves.append((priced, count))
-        if not (left := counts[unit] - count):
-            del counts[unit]
-        else:
-            counts[unit] = left
-    return leaves
-
-
-def _leaves(
-    counts: dict[str, Count], total: str, parts: tuple[tuple[str, tuple[str, ...]], ...], *, known: bool
-) -> list[tuple[str, Count]]:
-    """Take a total and its parts out of `counts`, as (unit, count) pairs that do not overlap."""
-    leaves: list[tuple[str, Count]] = []
-    left = counts.pop(total, 0)
-    for part, wholes in parts:
-        count = counts.pop(part, None)
-        if count is None:
-            continue
-        if known and count > left:
-            count = left
-        for whole in wholes:
-            if whole in counts:
-                counts[whole] = max(0, counts[whole] - count)
-        leaves.append((part, count))
-        left -= count
-    if left > 0:
-        leaves.append((total, left))
-    return leaves
+def _completed(prices: Mapping[str, Steps], provider: str, model: str) -> Mapping[str, Steps]:
+    """With the prices that a vendor means by one of another name."""
+    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
+        prices = {"output_image_mtok": prices["output_mtok"], **prices}
+    if provider == "google":
+        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
+    return prices
 
 
 def _half_even_nano(femto: Count) -> int:
@@ -381,24 +378,41 @@ def _half_even_nano(femto: Count) -> int:
     return nano + 1 if rest > half or (rest == half and nano % 2) else nano
 
 
-def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
-    starts = sorted({-1, *(start for steps in prices.values() for start, _ in steps)})
-    return tuple(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}) for above in starts)
+def _tiers(prices: Mapping[str, Steps], later: Mapping[str, Steps]) -> tuple[Tier, ...]:
+    tiers: list[Tier] = []
+    for above in sorted({-1, *(start for steps in prices.values() for start, _ in steps)}):
+        bounds = [*(tier.dearest for tier in tiers[-1:]), _dearest(_rates_above(above, later))]
+        tiers.append(_tier(above, _rates_above(above, prices), bounds))
+    return tuple(tiers)
+
+
+def _rates_above(above: int, prices: Mapping[str, Steps]) -> dict[str, int]:
+    at = {key: _price_at(steps, above) for key, steps in prices.items()}
+    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, at)) is not None}
+    return rates | {unit: rate for key, price in at.items() for unit, rate in _detail_rate(key, price)}
+
+
+def _dearest(rates: Mapping[str, int]) -> tuple[int, int, int]:
+    """The dearest rates of any input, of text put in, and of any output."""
+    sides = (_INPUT_UNITS, _TEXT_UNITS, _OUTPUT_UNITS)
+    inputs, text, outputs = (max((rates[unit] for unit in units if unit in rates), default=0) for units in sides)
+    return inputs, text, outputs
 
 
 def _price_at(steps: Steps, above: int) -> Decimal:
     return next(price for start, price in reversed(steps) if start <= above)
 
 
-def _tier(above: int, prices: Mapping[str, Decimal]) -> Tier:
-    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
-    rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
+def _tier(above: int, rates: Mapping[str, int], bounds: list[tuple[int, int, int]]) -> Tier:
+    inputs, text, outputs = (max(sides) for sides in zip(_dearest(rates), *bounds, strict=True))
     return Tier(
         above=above,
         rates=rates,
-        dearest_input=max((rates[unit] for unit in _INPUT_UNITS if unit in rates), default=0),
-        dearest_text=max((rates[unit] for unit in _TEXT_UNITS if unit in rates), default=0),
-        dearest_output=max((rates[unit] for unit in _OUTPUT_UNITS if unit in rates), default=0),
+        dearest_input=inputs,
+        dearest_text=text,
+        dearest_output=outputs,
+        detailed=frozenset(unit.partition(DETAIL)[0] for unit in rates if DETAIL in unit),
+        unpaid=frozenset(unit for unit, rate in rates.items() if rate == 0),
     )
 
 
@@ -435,6 +449,11 @@ def _scaled(listed: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:
         else:
             scaled[key] = format(Decimal(value) * factor, "f") if isinstance(value, str) else value
     return scaled
+
+
+def _no_cheaper(tier: Tier, other: Tier) -> Tier:
+    inputs, text, outputs = map(max, tier.dearest, other.dearest)
+    return replace(tier, dearest_input=inputs, dearest_text=text, dearest_output=outputs)
 
 
 def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:

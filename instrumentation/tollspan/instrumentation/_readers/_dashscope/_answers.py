@@ -252,7 +252,7 @@ def _pieces(raw: Mapping[str, Any]) -> dict[str, float]:
     if "video_count" in raw or "video_duration" in raw or "output_video_duration" in raw:
         # `duration` also has the seconds of a video that was put in, where those are billed.
         keys = ("duration", "video_duration", "output_video_duration")
-        return _first(raw, keys, "video_seconds")
+        return _with_resolution(_first(raw, keys, "video_seconds"), sse.count(raw.get("SR")))
     if raw.get("characters"):
         return _first(raw, ("characters",), "characters_in")
     if "image_tokens" not in raw and raw.get("image_count"):
@@ -266,6 +266,12 @@ def _first(raw: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> dict[str
     amounts = (amount for key in keys if (amount := _amount(raw.get(key))) is not None)
     amount = next(amounts, None)
     return {} if amount is None else {unit: amount}
+
+
+def _with_resolution(seconds: dict[str, float], lines: int | None) -> dict[str, float]:
+    """Give the seconds of a video under its resolution as well, which sets their price; older models do not tell it."""
+    details = {f"{unit}:{lines}p": amount for unit, amount in seconds.items()} if lines else {}
+    return {**seconds, **details}
 
 
 def _amount(value: object) -> float | None:
