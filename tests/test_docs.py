@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tollspan.console._cli import prices
-from tollspan.ledger import PriceBook, RateCard, Unpriced, settings_reference
+from tollspan.console._price_notes import notes_on
+from tollspan.ledger import PriceBook, PriceCatalog, RateCard, Unpriced, settings_reference
 from tollspan.ledger._prices._entries import FIELDS, UNIT_KEYS
 from tollspan.ledger._prices._rates import PRICE_KEYS
 
@@ -71,6 +72,8 @@ def test_the_example_of_a_price_file_does_what_its_comments_say(tmp_path):
     million, long = {"tokens_in": 100_000, "tokens_out": 100_000}, {"tokens_in": 200_001, "tokens_out": 0}
     built_in = priced(listed, "openai", "gpt-4o", million)
     assert priced(own, "openai", "gpt-4o", million) == pytest.approx(built_in * 0.85)
+    assert priced(own, "google", "gemini-2.5-flash", million) == priced(listed, "google", "gemini-2.5-flash", million)
+    assert priced(own, "google", "gemini-2.5-flash", {"images": 1}) == 0.04
     assert priced(own, "azure", "tuned-1", million) == 1
     assert priced(own, "azure", "tuned-1", long) == pytest.approx(0.800004)
     assert priced(own, "azure", "tuned-1", million, at="2026-12-01") == 0.75
@@ -86,6 +89,7 @@ def test_the_example_of_a_price_file_does_what_its_comments_say(tmp_path):
     assert priced(own, "openai", "ft:gpt-4o-mini:acme:1", million) == priced(
         listed, "openai", "ft:gpt-4o-mini-2024-07-18", million
     )
+    assert list(notes_on(own, PriceCatalog(own), (), dt.datetime(2026, 11, 21, tzinfo=dt.UTC).timestamp())) == []
     held = own.resolve(provider="x", model="search-agent", at=0)
     assert (str(held.hold_usd), isinstance(held, Unpriced)) == ("0.50", True)
 

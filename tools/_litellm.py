@@ -179,6 +179,9 @@ def prices_in(entry: Mapping[str, Any]) -> tuple[Prices, dict[str, Prices]]:
                 prices[tier][name][int(above[1]) * 1000 if above else 0] = amount * _MTOK
             elif piece := _PIECES.get(entry.get("mode", ""), {}).get(plain):
                 prices[tier][piece[0]][0] = rounded(amount * piece[1], piece[0])
+    searches = {*entry.get("search_context_cost_per_query", {}).values()}
+    if len(searches) == 1 and (each := searches.pop()) > 0:  # where the price is by size, no reader tells the size
+        prices[None]["web_searches_kcount"][0] = each * _K
     for step in entry.get("tiered_pricing", ()):
         for key, amount in step.items():
             if key in _TOKENS and amount:

@@ -48,7 +48,7 @@ _MODEL_DEPTH = 4
 # Of a model that genai-prices has, these are filled in where it has none: it knows no pieces of most kinds.
 _FILLED = ("images_kcount", "video_hours", "audio_hours", "input_mchars", "input_document_kpages",
            "input_annotated_document_kpages", "rerank_searches_kcount", "output_image_mtok", "output_audio_mtok",
-           "input_audio_mtok")  # fmt: skip
+           "input_audio_mtok", "web_searches_kcount")  # fmt: skip
 Models = dict[str, dict[str, Any]]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from decimal import Decimal
+from importlib.metadata import version
 
 import pytest
 
@@ -103,6 +104,41 @@ def test_a_price_of_ones_own_goes_before_the_cost_in_a_span(own):
         )
         book_stated(record, "0.5", "span", lambda model, p=prices: p.resolve(provider="openrouter", model=model, at=0))
         assert (record.cost, record.cost_source) == expected
+
+
+@pytest.mark.parametrize("stated", ["0.5", None])
+@pytest.mark.parametrize(
+    ("asked", "answered", "source"),
+    [
+        ("prod-ptu", "gpt-4o-2024-08-06", "override"),
+        ("gpt-4.1", "gpt-4o-2024-08-06", None),
+        ("gpt-4.1", "gpt-4.1-2025-04-14", "override"),
+        ("gpt-4.1", "gpt-4.1-of-a-gateway", "override"),
+        ("gpt-4.1", "gpt-5", None),
+        ("prod-ptu", "tuned", "override"),
+        ("gpt-4o-mini", "tuned", "override"),
+    ],
+)
+def test_a_price_of_a_deployment_is_for_whatever_answers_behind_it(own, asked, answered, source, stated):
+    """A price for a deployment, or for a model without its date, goes before the list's of the model that answered.
+
+    Where a listed model is asked for and another one answers, the price of the one that was asked for says nothing.
+    """
+    entries = ('"prod-ptu"\nfree = true', '"gpt-4.1"\nfree = true', '"tuned"\ninput_mtok = 1\noutput_mtok = 1')
+    prices = own("".join(f'[[price]]\nprovider = "openai"\nmodel = {entry}\n' for entry in entries))
+    record = CallRecord(
+        call_id=new_call_id(), started=time.time(), operation="chat", provider="openai", request_model=asked
+    )
+    answer = ResponseFacts(model=answered, usage=USAGE, cost_usd=None if stated is None else Decimal(stated))
+
+    def price_of(model, tier):
+        return prices.resolve(provider="openai", model=model, at=record.started, service_tier=tier)
+
+    book(record, RequestFacts(measure=lambda: (0, None), model=asked), answer, price_of, cut_stream="hold")
+    if source is not None:
+        assert (record.cost_source, record.cost < 10_000_000) == (source, True)
+    else:
+        assert record.cost_source == ("provider" if stated else "genai-prices:" + version("genai-prices"))
 
 
 # ---- holds

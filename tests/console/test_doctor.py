@@ -208,7 +208,9 @@ def test_a_price_file_that_cannot_be_read_is_a_problem(path, monkeypatch, tmp_pa
     monkeypatch.setenv("TOLLSPAN_PRICES", str(tmp_path / "prices.toml"))
     status, data = examine(path)
     assert status == 1
+    assert "prices.toml, line 3: " in found(data, "problem")[0]["text"]
     assert "must be a price in USD" in found(data, "problem")[0]["text"]
+    assert "keep its last good version" in found(data, "problem")[0]["advice"]
     (tmp_path / "prices.toml").write_text('[[price]]\nmodel = "m"\ninput_mtok = 1\n')
     assert examine(path)[0] == 0
 

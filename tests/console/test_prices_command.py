@@ -191,6 +191,7 @@ def test_every_option_of_set_has_its_field(file):
     run("set c --unit token --direction out --usd 1 --per 1000 --service-tier batch --until 2027-01-01T00:00:00+01:00")
     run("set d --multiplier 0.85 --from 2026-01-01T12:00:00z")
     run("set e --free")
+    run("set g --add --price images_kcount=1")
     run("set f --provider azure --as gpt-4o")
     text = file.read_text()
     for line in (
@@ -198,6 +199,7 @@ def test_every_option_of_set_has_its_field(file):
         'web_searches_kcount = "5"', 'unit = "image"', 'usd = "0.04"', 'detail = "1024x1024"',
         "max_output_tokens = 6", "context_window = 7", 'direction = "out"', "per = 1000", 'service_tier = "batch"',
         "until = 2027-01-01T00:00:00+01:00", 'multiplier = "0.85"', "from = 2026-01-01T12:00:00+00:00", "free = true",
+        "add = true",
         '[deployments.azure]\nf = "gpt-4o"',
     ):  # fmt: skip
         assert line in text, line
@@ -303,8 +305,7 @@ def test_check_tells_what_every_model_resolves_to_and_how_to_price_the_rest(path
     assert fixes == {
         "gpt-4oo": f"{base} gpt-4oo --provider openai --input-mtok USD --output-mtok USD",
         "prod chat": f"{base} 'prod chat' --provider azure.ai.openai --input-mtok USD --output-mtok USD",
-        "gpt-4.1": f"{base} gpt-4.1 --provider openai --input-mtok 2 --cache-read-mtok 0.5 --output-mtok 8 "
-        "--price web_searches_kcount=10 --price storage_searches_kcount=2.5 --price images_kcount=USD",
+        "gpt-4.1": f"{base} gpt-4.1 --provider openai --add --price images_kcount=USD",
         "gpt-image-9": f"{base} gpt-image-9 --provider openai --price images_kcount=USD",
         None: None,
         "strict-1": f"{base} strict-1 --provider openai --input-mtok USD --output-mtok USD",
@@ -366,6 +367,27 @@ def test_check_notes_what_has_no_effect(path, file):
         "line 4: no model comes to it, because line 1 matches all: move it up",
     ]
     assert f"{file}, line 7: provider 'opneai'" in run("check").stdout
+
+
+def test_check_counts_on_the_prices_of_ones_own(path, file):
+    """Where an entry lacks a unit, the command has its prices too: what it writes takes that one's place."""
+    file.write_text('[[price]]\nmodel = "gpt-*"\ninput_mtok = 1\noutput_mtok = 2\n')
+    seed(path, {"usage": {"tokens_in": 1, "images": 1}, "reason": "no rate"})
+    command = checked(1)["gpt-4o"]["fix"]["command"]
+    assert command.endswith("--provider openai --input-mtok 1 --output-mtok 2 --price images_kcount=USD")
+    assert run(command.removeprefix("tollspan prices ").replace("USD", "3")).exit_code == 0
+    assert checked(0)["gpt-4o"]["prices"] == {"images_kcount": "3", "input_mtok": "1", "output_mtok": "2"}
+
+
+def test_check_looks_behind_a_request(path, file):
+    """A model that answered behind the request of another has to have a price as well."""
+    file.touch()
+    seed(path, {"usage": {"tokens_in": 1, "tokens_in@helper": 1, "tokens_in@gpt-4.1": 2}, "reason": "no price"})
+    found = checked(1)["gpt-4o"]
+    assert "'helper'" in found["reason"]
+    assert found["fix"]["command"].startswith("tollspan prices set helper --provider openai --input-mtok USD")
+    file.write_text('[[price]]\nmodel = "helper"\nfree = true\n')
+    assert checked(0)["gpt-4o"]["status"] == "priced"
 
 
 def test_check_needs_a_ledger(path):

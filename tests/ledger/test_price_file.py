@@ -196,6 +196,30 @@ def test_a_multiplier_of_nothing_is_no_price(price_file):
     assert isinstance(card(price_file('[[price]]\nmodel = "m"\nmultiplier = 0.5')), Unpriced)
 
 
+def test_added_prices_leave_the_others_as_they_are(price_file):
+    """One price more, or another one, beside the built-in ones with their tiers; a multiplier is of all of them."""
+    book = price_file(
+        '[[price]]\nmodel = "claude-sonnet-4-5"\nadd = true\nimages_kcount = 40\ncache_read_mtok = 1\n'
+        '[[price]]\nmodel = "claude-opus-4-5"\nadd = true\nimages_kcount = 40\nmultiplier = 0.5\n'
+        '[[price]]\nmodel = "odd"\nadd = true\nimages_kcount = 40\n'
+    )
+    asked = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
+    for usage in (THOUSAND, {"tokens_in": 300_000, "tokens_cache_write_1h": 1000, "tokens_out": 10}):
+        assert cost(book, usage, **asked) == cost(BUILT_IN, usage, **asked)
+    assert cost(book, {"images": 1}, **asked) == 40_000_000
+    assert cost(book, {"tokens_cache_read": 1_000_000}, **asked) == 10**9
+    found = card(book, **asked)
+    assert (found.source, found.rates()["tiers"][0]["input_mtok"], found.rates()["images_kcount"]) == (
+        "override",
+        "6",
+        "40",
+    )
+    asked["model"] = "claude-opus-4-5"
+    assert cost(book, {"images": 1}, **asked) == 20_000_000
+    assert cost(book, **asked) * 2 == cost(BUILT_IN, **asked)
+    assert cost(book, {"images": 1}, model="odd") == 40_000_000
+
+
 def test_tiers_begin_above_so_many_tokens(price_file):
     """A tier applies to the whole call, and what it does not name stays at its price; the order does not matter."""
     book = price_file("""
@@ -316,6 +340,14 @@ def test_a_deployment_is_one_of_its_provider_only(price_file):
     assert book.own.alias_of(None, ("corp-fast",)) == "openai/gpt-4o-mini"
 
 
+def test_the_nearest_of_several_aliases_is_followed(price_file):
+    """One of the provider goes before one for all, and a name before a glob."""
+    book = price_file('[aliases]\n"a*" = "any-glob"\na1 = "any"\n[deployments.azure]\n"a*" = "glob"\na2 = "own"\n')
+    asked = [("azure", "a2"), ("azure", "a1"), ("openai", "a1"), ("openai", "a2"), (None, "A3"), ("azure", "b")]
+    stands_for = [book.own.alias_of(provider, (name,)) for provider, name in asked]
+    assert stands_for == ["own", "glob", "any", "any-glob", "any-glob", None]
+
+
 def test_an_entry_may_be_about_either_name(price_file):
     """A price for the deployment itself goes before its alias; one for the model holds for all its names."""
     book = price_file(
@@ -382,6 +414,9 @@ ENTRY = '# mine\n\n[[price]]\nmodel = "m"\n'
         (ENTRY + "free = true\n" + ENTRY + "free = true\n", 10, ["'free'", "line 3 already"]),
         (ENTRY + "free = true\n" + ENTRY + "output_mtok = 1\n", 8, ["'free'", "not both"]),
         (ENTRY + "hold_usd = 1\n" + ENTRY + "hold_usd = 1\n", 10, ["'hold_usd'", "line 3 already"]),
+        (ENTRY + "add = true\n", 5, ["'add'", "at least one"]),
+        (ENTRY + "add = 1\ninput_mtok = 1\n", 5, ["'add'", "true or false"]),
+        (ENTRY + '"model:x" = "y"\nfree = true\n', 5, ["'model:x'", "not known"]),
         (ENTRY + 'service_tier = ""\nfree = true\n', 5, ["'service_tier'", "text"]),
         ('price = [{model = "m", free = true}, {model = "n"}]\n', 1, ["entry 2", "at least one price"]),
         ("\n[aliases]\na = 3\n", 3, ["[aliases]", "'a'", "openai/gpt-4o"]),

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from tollspan.ledger import PriceBook, RateCard
-from tollspan.ledger._prices import _book, _live_file
+from tollspan.ledger._prices import _live_file
 
 FREE = '[[price]]\nmodel = "m"\nfree = true\n'
 DEAR = '[[price]]\nmodel = "m"\ninput_mtok = 7\n'
@@ -113,6 +114,17 @@ def test_a_file_that_is_put_right_after_the_start_is_taken(path, clock, caplog, 
     assert price(book) == 0
 
 
+def test_a_program_may_change_its_directory(path, clock, monkeypatch, tmp_path_factory):
+    """A relative path stays the one that it was at the start."""
+    write(path, DEAR)
+    monkeypatch.chdir(path.parent)
+    book = PriceBook(overrides=Path(path.name))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    write(path, CHEAP)
+    clock.now += 1
+    assert price(book) == 1
+
+
 def test_nobody_waits_for_who_reads(path, clock, monkeypatch):
     """While one thread reads a new version, the others go on with the old one."""
     write(path, DEAR)
@@ -142,14 +154,14 @@ def test_a_card_that_was_looked_up_meanwhile_is_not_kept(path, clock, monkeypatc
     """A thread that began with the old version leaves nothing of it to those who ask after the change."""
     write(path, DEAR)
     book = PriceBook(overrides=path)
-    looking, go_on, look_up = threading.Event(), threading.Event(), _book._look_up
+    looking, go_on, look_up = threading.Event(), threading.Event(), book._look_up
 
     def slowly(asked):
         looking.set()
         assert go_on.wait(20)
         return look_up(asked)
 
-    monkeypatch.setattr(_book, "_look_up", slowly)
+    monkeypatch.setattr(book, "_look_up", slowly)
     late = threading.Thread(target=price, args=(book,))
     late.start()
     assert looking.wait(20)
@@ -159,6 +171,31 @@ def test_a_card_that_was_looked_up_meanwhile_is_not_kept(path, clock, monkeypatc
     go_on.set()
     late.join()
     assert price(book) == 1
+
+
+def test_no_thread_ever_sees_an_older_version_again(path, monkeypatch):
+    """Eight threads ask while the file is replaced: to each the prices only rise, and in the end all see the last."""
+    monkeypatch.setattr(_live_file, "LOOK_EVERY_S", 0.0)
+    versions = [f'[[price]]\nmodel = "m"\ninput_mtok = {price}\n' for price in range(1, 81)]
+    write(path, versions[0])
+    book, done, seen = PriceBook(overrides=path), threading.Event(), [[] for _ in range(8)]
+
+    def ask(prices):
+        while not done.is_set():
+            prices.append(price(book))
+        prices.append(price(book))
+
+    threads = [threading.Thread(target=ask, args=(prices,)) for prices in seen]
+    for thread in threads:
+        thread.start()
+    for version in versions:
+        write(path, version)
+        book.own  # noqa: B018 - whoever comes by looks at the file
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert price(book) == 80
+    assert all(prices == sorted(prices) for prices in seen)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

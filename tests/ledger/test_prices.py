@@ -449,6 +449,17 @@ def test_the_moment_of_a_call_decides_its_price():
     assert Decimal(prices[0]) < Decimal(prices[1]) == Decimal(prices[2])
 
 
+def test_a_bound_covers_the_time_of_day_at_which_a_call_may_end():
+    """In the hour before the dear hours begin a call is bounded by their price, and costs that of its start."""
+    before, early = (datetime(2026, 11, 20, 0, minute, tzinfo=UTC).timestamp() for minute in (30, 0))
+    peak = card_of("deepseek-v4-pro", "deepseek", at=before + 3600)
+    card = card_of("deepseek-v4-pro", "deepseek", at=before)
+    usage = {"tokens_in": 1000, "tokens_out": 1000}
+    assert card.cost(usage) < peak.cost(usage) <= card.bound(1000).nano(1000)
+    night = card_of("deepseek-v4-pro", "deepseek", at=early - 3 * 3600)
+    assert night.bound(1000).nano(1000) < card.bound(1000).nano(1000)
+
+
 def test_a_card_says_what_it_is_made_of():
     """Source, limits and the rates in USD per million tokens are ready for the audit column."""
     card = card_of("gpt-5.5")

@@ -339,7 +339,7 @@ def doctor(ctx: click.Context, url: str | None, verify: bool, as_json: bool) -> 
 
 @cli.group()
 def prices() -> None:
-    """Show, set and check prices; the file of your own is that of TOLLSPAN_PRICES."""
+    """Show, set, check and renew prices; those of your own are in the file named by TOLLSPAN_PRICES."""
 
 
 @prices.command("show", epilog=_INSTANTS)

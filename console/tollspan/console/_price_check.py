@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from tollspan.ledger import PriceBook, PriceCatalog, RateCard, ReportRow, Unpriced, UnpricedCalls
+from tollspan.ledger import BEHIND, PriceBook, PriceCatalog, RateCard, ReportRow, Unpriced, UnpricedCalls
 
 from ._ledgers import existing_ledger, settings_for
 from ._price_notes import notes_on
@@ -88,7 +88,8 @@ def _checked(
     if isinstance(seen.found, RateCard):
         without = [unit for unit in units if isinstance(seen.found.cost({unit: 1}), Unpriced)]
         if not without:
-            return _Checked(row, seen, "free" if seen.found.free else "priced")
+            behind = _behind(book, catalog, row, units, now)
+            return behind or _Checked(row, seen, "free" if seen.found.free else "priced")
         keys = catalog.price_keys(without)
         cost = seen.found.cost({without[0]: 1})
         assert isinstance(cost, Unpriced)
@@ -101,6 +102,18 @@ def _checked(
     return _Checked(row, seen, "unpriced", seen.found.reason, command, _alias(catalog, seen))
 
 
+def _behind(
+    book: PriceBook, catalog: PriceCatalog, row: ReportRow, units: Sequence[str], now: float
+) -> _Checked | None:
+    """What another model that answered behind the same requests lacks."""
+    provider, _ = _group(row)
+    for model in sorted({other for _, mark, other in (unit.partition(BEHIND) for unit in units) if mark}):
+        seen = look_up(book, model, provider, now)
+        if isinstance(seen.found, Unpriced):
+            return _Checked(row, seen, "unpriced", seen.found.reason, _command(seen, _TEXT_KEYS), _alias(catalog, seen))
+    return None
+
+
 def _keys(catalog: PriceCatalog, units: Sequence[str]) -> list[str]:
     """The prices that a model needs by what it has used; input and output of text belong together."""
     keys = catalog.price_keys(units)
@@ -108,10 +121,11 @@ def _keys(catalog: PriceCatalog, units: Sequence[str]) -> list[str]:
 
 
 def _command(seen: Shown, keys: Sequence[str]) -> str:
-    """What sets the prices; with those that it has, as an entry with prices stands for all of them."""
-    known = prices_in(seen.found.rates()) if isinstance(seen.found, RateCard) else {}
+    """What sets the prices: beside the built-in ones, or with those of the user's entry that it takes the place of."""
+    card = seen.found if isinstance(seen.found, RateCard) else None
+    known = prices_in(card.rates()) if card and card.by_user else {}
     prices = known | {key: "USD" for key in keys if key not in known}
-    words = [_set(seen)]
+    words = [_set(seen), *(["--add"] if card and not card.by_user else [])]
     for key, price in prices.items():
         words += [_OPTIONS[key], price] if key in _OPTIONS else ["--price", f"{key}={price}"]
     return " ".join(words)

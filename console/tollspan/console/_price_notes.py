@@ -1,10 +1,9 @@
 """What in a price file has no effect, or not the one that is meant: names that nobody has, entries that are hidden."""
 
 import math
-from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from collections.abc import Container, Iterator
 
-from tollspan.ledger import PriceBook, PriceCatalog, RateCard
+from tollspan.ledger import PriceBook, PriceCatalog, PriceFile, RateCard
 
 _GLOB = "*?["
 
@@ -21,17 +20,17 @@ def notes_on(book: PriceBook, catalog: PriceCatalog, used: Container[str | None]
     for alias in own.aliases:
         if not any(mark in alias.name for mark in _GLOB) and not _leads_on(book, alias.name, alias.provider, at):
             yield f"line {alias.line}: {alias.name!r} stands for {alias.target!r}, which has no price"
-    yield from _hidden(own.entries)
+    yield from _hidden(own)
 
 
 def _leads_on(book: PriceBook, name: str, provider: str | None, at: float) -> bool:
     return isinstance(book.resolve(provider=provider, model=name, at=at), RateCard)
 
 
-def _hidden(entries: Sequence[Any]) -> Iterator[str]:
+def _hidden(own: PriceFile) -> Iterator[str]:
     """The entries whose models another one answers for, always and in all tiers."""
-    for number, one in enumerate(entries):
-        for before in entries[:number]:
+    for number, one in enumerate(own.entries):
+        for before in own.entries[:number]:
             always = (before.since, before.until, before.service_tier) == (-math.inf, math.inf, None)
             same = (before.provider, before.model) == (one.provider, one.model)
             if always and not same and before.matches(one.provider, (one.model,)):

@@ -19,6 +19,7 @@ _OPTIONS = (
     click.option("--per", type=click.IntRange(min=1), help="How many units --usd is for. Default: 1."),
     click.option("--detail", metavar="TEXT", help="Only such units, like 1024x1024:high."),
     click.option("--free", is_flag=True, help="It costs nothing."),
+    click.option("--add", is_flag=True, help="The prices stand beside the built-in ones, which hold for the rest."),
     click.option("--multiplier", metavar="FACTOR", help="Times its prices, or the built-in ones; 0.85 is 15 % off."),
     click.option("--hold-usd", metavar="USD", help="What a call may hold whose cost has no bound."),
     click.option("--max-output-tokens", type=click.IntRange(min=1), help="The most that it gives."),

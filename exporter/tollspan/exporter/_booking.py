@@ -17,8 +17,7 @@ def book_usage(record: CallRecord, price_of: PriceOf) -> None:
     By the model that answered, or else by the one that was asked for: gateways answer with names of their own.
     """
     reason = None
-    for model in dict.fromkeys((record.model, record.request_model)):
-        card = price_of(model)
+    for card in _cards(record, price_of):
         cost = card.cost(record.usage or {}) if isinstance(card, RateCard) else card
         if isinstance(card, RateCard) and isinstance(cost, int):
             record.cost, record.cost_source, record.rate_card = cost, card.source, card
@@ -28,16 +27,33 @@ def book_usage(record: CallRecord, price_of: PriceOf) -> None:
     record.cost_source, record.reason = "unpriced", reason
 
 
-def book_stated(record: CallRecord, usd: Decimal | str, source: str, price_of: PriceOf) -> None:
-    """Book a cost that somebody states: unless the user has given prices of their own, which go before it."""
-    cards = (price_of(model) for model in dict.fromkeys((record.model, record.request_model)))
-    if record.usage and any(isinstance(card, RateCard) and card.by_user for card in cards):
-        book_usage(record, lambda model: _by_user(price_of(model)))
-        if record.cost is not None:
-            return
-    record.cost, record.cost_source, record.reason = to_nano(usd), source, None
+def book_stated(
+    record: CallRecord, stated_usd: str | Decimal, source: str, price_of: Callable[[str | None], RateCard | Unpriced]
+) -> None:
+    """Put a cost in USD that others have stated into the record; where the user's own price fits its usage, that one.
+
+    A contract is known to the user alone: what a provider or a span states is by its list prices.
+    """
+    card = next((card for card in _cards(record, price_of) if isinstance(card, RateCard)), None)
+    if record.usage and card is not None and card.by_user and isinstance(cost := card.cost(record.usage), int):
+        record.cost, record.cost_source, record.rate_card = cost, card.source, card
+        record.doubts = card.doubts(record.usage)
+        return
+    record.cost, record.cost_source = to_nano(stated_usd), source
 
 
-def _by_user(card: RateCard | Unpriced) -> RateCard | Unpriced:
-    listed = isinstance(card, RateCard) and not card.by_user
-    return Unpriced("no price of the user's own") if listed else card
+def _cards(record: CallRecord, price_of: Callable[[str | None], RateCard | Unpriced]) -> list[RateCard | Unpriced]:
+    """The prices to try: of the model that answered, then of the one that was asked for.
+
+    A price of the user's own for the name that was asked for goes first where nobody else knows that name, as of a
+    deployment, and where the lists have both names for one model, as of a snapshot. Where another model has answered,
+    it says nothing.
+    """
+    answered = price_of(record.model)
+    if record.request_model in (None, record.model):
+        return [answered]
+    asked = price_of(record.request_model)
+    if isinstance(asked, RateCard) and isinstance(answered, RateCard) and asked.by_user:
+        one_model = asked.listed_as == answered.model and not answered.by_user
+        return [asked, answered] if asked.listed_as is None or one_model else [answered, asked]
+    return [answered, asked]

@@ -141,8 +141,9 @@ def report(
 def unpriced(store: SQLiteStore, *, since: float | None) -> list[UnpricedCalls]:
     """The models whose calls have no price, the most called first."""
     selection = Selection(since=since)
+    rows = selection.rows(store, "unpriced")
     units: dict[tuple[str | None, str | None], list[str]] = {}
-    for provider, model, unit in selection.rows(store, "unpriced_units"):
+    for provider, model, unit in selection.rows(store, "unpriced_units") if rows else ():
         units.setdefault((provider, model), []).append(unit)
     return [
         UnpricedCalls(
@@ -152,7 +153,7 @@ def unpriced(store: SQLiteStore, *, since: float | None) -> list[UnpricedCalls]:
             reason=row["reason"],
             units=tuple(units.get((row["provider"], row["model"]), ())),
         )
-        for row in selection.rows(store, "unpriced")
+        for row in rows
     ]
 
 

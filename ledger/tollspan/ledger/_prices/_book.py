@@ -12,20 +12,17 @@ from typing import NamedTuple
 
 from tollspan.ledger._prices._entries import PriceEntry
 from tollspan.ledger._prices._file import PriceFile
-from tollspan.ledger._prices._lists import Asked, limits_of, listed_card, provider_id_of_url, provider_ids
+from tollspan.ledger._prices._lists import limits_of, listed_card, provider_ids
 from tollspan.ledger._prices._live_file import LivePriceFile
 from tollspan.ledger._prices._names import names_of, provider_id_of, split_target
 from tollspan.ledger._prices._rates import RateCard, Unpriced
-from tollspan.ledger._prices._regions import host_of, region_of
 from tollspan.ledger._single_flight import SingleFlight
 
-_OPENAI_HOST = "api.openai.com"
 _BUCKET_S = 900
 _CACHE_SIZE = 4096
-_HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
 
-class _Question(NamedTuple):
+class _Asked(NamedTuple):
     """What a card is wanted for; also the key under which it is kept, so each version of the file has its own."""
 
     provider: str | None
@@ -45,6 +42,17 @@ class _Question(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """The name as it came, and as price lists may have it, the barest last."""
         return (self.model, *names_of(self.model, self.provider, self.provider_id))
+
+    def listed(self) -> RateCard | Unpriced:
+        """The built-in card, or why there is none."""
+        return listed_card(
+            provider=self.provider,
+            model=self.model,
+            base_url=self.base_url,
+            when=datetime.fromtimestamp(self.at, UTC),
+            service_tier=self.service_tier,
+            region=self.region,
+        )
 
 
 _Key = tuple[str | None, str, str | None, str | None, str | None, float, PriceFile]
@@ -95,7 +103,7 @@ class PriceBook:
         self, *, provider: str | None, model: str, at: float, service_tier: str | None = None
     ) -> tuple[int, ...]:
         """The lines of the user's price file that apply to a model at `at` (epoch seconds): its alias, its entry."""
-        asked = _Question(provider, model, None, service_tier, None, at, self.own)
+        asked = _Asked(provider, model, None, service_tier, None, at, self.own)
         found, entry = _by_own(asked)
         alias = None if found is asked else asked.own.find_alias(asked.provider_id, asked.names)
         return tuple(one.line for one in (alias, entry) if one is not None and one.line is not None)
@@ -103,22 +111,21 @@ class PriceBook:
     def _resolve_once(self, key: _Key) -> RateCard | Unpriced:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        return _loading.load(self._cache, key, lambda: _look_up(_Question(*key)))
+        return _loading.load(self._cache, key, lambda: self._look_up(_Asked(*key)))
+
+    def _look_up(self, asked: _Asked) -> RateCard | Unpriced:
+        if not asked.model:
+            return Unpriced(f"no price for a call of provider {asked.provider!r} that names no model")
+        asked, entry = _by_own(asked)
+        if entry is None:
+            return asked.listed()
+        found = entry.card(asked.listed, provider=asked.provider_id, model=asked.names[-1])
+        if isinstance(found, RateCard) and found.max_output_tokens is None:
+            return replace(found, max_output_tokens=limits_of(asked.provider_id, asked.names)[1])
+        return found
 
 
-def _look_up(asked: _Question) -> RateCard | Unpriced:
-    if not asked.model:
-        return Unpriced(f"no price for a call of provider {asked.provider!r} that names no model")
-    asked, entry = _by_own(asked)
-    if entry is None:
-        return _listed(asked)
-    found = entry.card(lambda: _listed(asked), provider=asked.provider_id, model=asked.names[-1])
-    if isinstance(found, RateCard) and found.max_output_tokens is None:
-        return replace(found, max_output_tokens=limits_of(asked.provider_id, asked.names)[1])
-    return found
-
-
-def _by_own(asked: _Question) -> tuple[_Question, PriceEntry | None]:
+def _by_own(asked: _Asked) -> tuple[_Asked, PriceEntry | None]:
     """What is to be looked up, under the name that the user's file gives it, and what that says of it."""
     own, names = asked.own, asked.names
     entry = own.find(asked.provider_id, names, asked.at, asked.service_tier)
@@ -127,30 +134,3 @@ def _by_own(asked: _Question) -> tuple[_Question, PriceEntry | None]:
         asked = asked._replace(provider=provider, model=model)
         entry = own.find(asked.provider_id, asked.names, asked.at, asked.service_tier)
     return asked, entry
-
-
-def _listed(asked: _Question) -> RateCard | Unpriced:
-    """The built-in card, or why there is none."""
-    host = host_of(asked.base_url)  # the host alone: a URL may hold a key
-    provider_id = asked.provider_id or provider_id_of_url(asked.base_url)
-    what = f"model {asked.model!r} of provider {asked.provider or host!r}"
-    if provider_id is None:
-        return Unpriced(f"no price for {what}; {_HOW_TO}")
-    names = names_of(asked.model, asked.provider, provider_id)
-    if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
-        return Unpriced(
-            f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
-            f"{_HOW_TO}, or `free = true`"
-        )
-    found = listed_card(
-        Asked(
-            provider_id=provider_id,
-            names=names,
-            when=datetime.fromtimestamp(asked.at, UTC),
-            service_tier=(asked.service_tier or "").lower(),
-            region=asked.region or region_of(host),
-        )
-    )
-    if isinstance(found, str):
-        return Unpriced(f"{found} lists no price for {what}; {_HOW_TO}")
-    return found or Unpriced(f"no price for {what}; {_HOW_TO}")

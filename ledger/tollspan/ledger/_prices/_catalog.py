@@ -1,17 +1,12 @@
 """What there are prices for: who sells a model, and which names are near to one that nobody knows."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from tollspan.ledger._prices._book import PriceBook
-from tollspan.ledger._prices._extras import extras
-from tollspan.ledger._prices._lists import provider_ids, snapshot
+from tollspan.ledger._prices._lists import models_of, provider_ids, snapshot
 from tollspan.ledger._prices._names import provider_id_of
 from tollspan.ledger._prices._rates import UNITS, RateCard
 from tollspan.ledger._prices._usage import DETAIL
-
-if TYPE_CHECKING:
-    from genai_prices.types import Provider
 
 _NEAR = 5
 _LIKENESS = 0.6
@@ -22,7 +17,6 @@ class PriceCatalog:
 
     def __init__(self, book: PriceBook) -> None:
         self._book = book
-        self._providers: Sequence[Provider] = snapshot().providers
 
     def has_provider(self, provider: str) -> bool:
         """Whether the built-in prices know a provider, as OpenTelemetry or genai-prices spells it."""
@@ -30,20 +24,17 @@ class PriceCatalog:
 
     def providers_of(self, model: str, at: float) -> list[str]:
         """The ids of the providers at which a model has a price at an instant (epoch seconds), its maker first."""
-        makers = [p.id for p in self._providers if p.model_match is not None and p.model_match.is_match(model.lower())]
-        ids = dict.fromkeys([*makers, *(provider.id for provider in self._providers), *sorted(provider_ids())])
+        listed = snapshot().providers
+        makers = [p.id for p in listed if p.model_match is not None and p.model_match.is_match(model.lower())]
+        ids = dict.fromkeys([*makers, *sorted(provider_ids())])
         return [one for one in ids if isinstance(self._book.resolve(provider=one, model=model, at=at), RateCard)]
 
     def near_models(self, model: str, provider: str | None) -> list[str]:
         """The names closest to that of a model without a price: its provider's (None: all), and those of the file."""
         own, wanted = self._book.own, provider_id_of(provider)
         known = [entry.model for entry in own.entries] + [alias.name for alias in own.aliases]
-        for listed in self._providers:
-            if wanted in (None, listed.id):
-                known += [one.id for one in listed.models]
-        for provider_id in extras().providers:
-            if wanted in (None, provider_id):
-                known += extras().names(provider_id)
+        for listed in provider_ids() if wanted is None else (wanted,):
+            known += models_of(listed)
         return _closest(model, known)
 
     @staticmethod

@@ -43,10 +43,10 @@ UNIT_KEYS: Mapping[str, Mapping[str, str]] = {
 _SMALL_UNITS = ("token", "character")  # nobody lists the price of one of them
 UNIT_FIELDS = ("unit", "direction", "usd", "per", "detail")
 _LIMITS = ("max_output_tokens", "context_window")
-_OTHERS = ("provider", "model", "service_tier", "from", "until", "free", "multiplier", "hold_usd", "tiers")
+_OTHERS = ("provider", "model", "service_tier", "from", "until", "free", "add", "multiplier", "hold_usd", "tiers")
 FIELDS = (*_OTHERS, *_LIMITS, *UNIT_FIELDS, *PRICE_KEYS)
 STANDARD = "standard"
-_STANDARD_NAMES = ("", "auto", "default", STANDARD)
+_STANDARD_NAMES = ("", "auto", "default", "on_demand", STANDARD, "standard_only")  # Groq's; Anthropic's
 _MOST = 10**9  # no price is a billion; a number with that many digits would keep everybody busy
 _LIKE_USD = 'such as 0.25 or "0.25"'
 
@@ -63,9 +63,9 @@ class FieldError(ValueError):
 class PriceEntry:
     """What the file says of the models at a provider that match a glob, from one instant to another, at a service tier.
 
-    A provider or tier that is None is any.
-    `prices` are in USD as `rate_card` takes them; without any, and not `free`, the built-in price stands, times
-    `multiplier`. What is None leaves the built-in figure as it is. Instants in epoch seconds; `line` counts from 1.
+    A provider or tier that is None is any. `prices` are in USD as `rate_card` takes them; with `add` they stand beside
+    those of the built-in list, which holds without any, and not `free`, times `multiplier`. What is None leaves the
+    built-in figure as it is. Instants in epoch seconds; `line` counts from 1.
     """
 
     provider: str | None
@@ -75,6 +75,7 @@ class PriceEntry:
     until: float = math.inf
     prices: Mapping[str, Steps] = field(default_factory=dict)
     free: bool = False
+    add: bool = False
     multiplier: Decimal | None = None
     hold_usd: Decimal | None = None
     max_output_tokens: int | None = None
@@ -101,27 +102,19 @@ class PriceEntry:
         self, listed: Callable[[], RateCard | Unpriced], *, provider: str | None, model: str
     ) -> RateCard | Unpriced:
         """The card of a model that it matches, given how to find the built-in one."""
-        found = None if self.free else listed()
-        if self.free or self.prices:
-            factor = Decimal(1) if self.multiplier is None else self.multiplier
-            own: RateCard | Unpriced = rate_card(
-                {key: tuple((above, usd * factor) for above, usd in steps) for key, steps in self.prices.items()},
-                provider=provider or "any",
-                model=model,
-                source=OWN,
-                free=self.free,
-            )
-        else:
-            assert found is not None
-            own = found
-            if isinstance(found, RateCard) and self.multiplier is not None:
-                own = found.times(self.multiplier, source=OWN)
-        known = found or own
+        found = own = listed()
+        if self.add and isinstance(found, RateCard):
+            own = found.plus(self.prices, source=OWN)
+        elif self.free or self.prices:
+            own = rate_card(self.prices, provider=provider or "any", model=model, source=OWN, free=self.free)
+        if isinstance(own, RateCard):
+            own = own if self.multiplier is None else own.times(self.multiplier, source=OWN)
+            own = replace(own, listed_as=found.model if isinstance(found, RateCard) else None)
         return replace(
             own,
             hold_usd=self.hold_usd,
-            context_window=self.context_window or known.context_window,
-            max_output_tokens=self.max_output_tokens or known.max_output_tokens,
+            context_window=self.context_window or found.context_window,
+            max_output_tokens=self.max_output_tokens or found.max_output_tokens,
         )
 
 
@@ -132,9 +125,6 @@ def read_entry(raw: Mapping[str, Any], line: int | None) -> PriceEntry:
     model, provider = _text(raw, "model"), _text(raw, "provider")
     if model is None:
         raise FieldError("model", 'is missing; give a model name or a glob such as "my-model*"')
-    free = raw.get("free", False)
-    if not isinstance(free, bool):
-        raise FieldError("free", f"must be true or false, not {free!r}")
     since, until = _instant(raw, "from", -math.inf), _instant(raw, "until", math.inf)
     if until <= since:
         raise FieldError("until", "must be later than 'from'")
@@ -145,7 +135,8 @@ def read_entry(raw: Mapping[str, Any], line: int | None) -> PriceEntry:
         since=since,
         until=until,
         prices=_prices(raw),
-        free=free,
+        free=_switch(raw, "free"),
+        add=_switch(raw, "add"),
         multiplier=_multiplier(raw),
         hold_usd=_usd(raw["hold_usd"], "hold_usd") if "hold_usd" in raw else None,
         max_output_tokens=_tokens(raw, "max_output_tokens"),
@@ -168,7 +159,8 @@ def merged(first: PriceEntry, other: PriceEntry) -> PriceEntry:
     if twice := first.prices.keys() & other.prices.keys():
         key = min(twice)
         raise FieldError(key, at)
-    both = replace(other, prices={**first.prices, **other.prices}, line=first.line, free=first.free or other.free)
+    both = replace(other, prices={**first.prices, **other.prices}, line=first.line)
+    both = replace(both, free=first.free or other.free, add=first.add or other.add)
     for name in ("multiplier", "hold_usd", *_LIMITS):
         before = getattr(first, name)
         if before is not None and getattr(other, name) is not None:
@@ -182,6 +174,8 @@ def merged(first: PriceEntry, other: PriceEntry) -> PriceEntry:
 
 
 def _check_whole(entry: PriceEntry) -> None:
+    if entry.add and not entry.prices:
+        raise FieldError("add", "adds prices to the built-in ones, and there are none: give at least one")
     if entry.free and (entry.prices or entry.multiplier is not None):
         raise FieldError("free", "says that it costs nothing, and there is a price too: give one of them, and not both")
     says = (entry.multiplier, entry.hold_usd, entry.max_output_tokens, entry.context_window)
@@ -194,7 +188,7 @@ def _check_whole(entry: PriceEntry) -> None:
 
 
 def _check_name(name: str, known: Iterable[str]) -> None:
-    if name in known or (DETAIL in name and name.partition(DETAIL)[0] in known):
+    if name in known or name.partition(DETAIL)[0] in PRICE_KEYS:
         return
     near = did_you_mean(name, known)
     raise FieldError(name, f"is not known{near}" if near else f"is not known; known are {', '.join(known)}")
@@ -239,12 +233,10 @@ def _per(raw: Mapping[str, Any], unit: str) -> int:
 
 
 def _tiers(raw: Mapping[str, Any]) -> list[tuple[int, dict[str, Decimal]]]:
-    tiers = raw.get("tiers", [])
-    if (
-        not isinstance(tiers, list)
-        or not all(isinstance(tier, dict) for tier in tiers)
-        or ("tiers" in raw and not tiers)
-    ):
+    if "tiers" not in raw:
+        return []
+    tiers = raw["tiers"]
+    if not isinstance(tiers, list) or not tiers or not all(isinstance(tier, dict) for tier in tiers):
         raise FieldError("tiers", "must be a list such as [{above = 200_000, input_mtok = 6, output_mtok = 22.5}]")
     found: dict[int, dict[str, Decimal]] = {}
     for tier in tiers:
@@ -283,10 +275,16 @@ def _instant(raw: Mapping[str, Any], name: str, default: float) -> float:
     if isinstance(value, dt.datetime):
         return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp()
     if name in raw:
-        raise FieldError(
-            name, f"must be a date or an instant, such as 2026-12-01 or 2026-12-01T12:00:00Z, not {raw[name]!r}"
-        )
+        like = "a date or an instant, such as 2026-12-01 or 2026-12-01T12:00:00Z"
+        raise FieldError(name, f"must be {like}, not {str(raw[name])!r}")
     return default
+
+
+def _switch(raw: Mapping[str, Any], name: str) -> bool:
+    value = raw.get(name, False)
+    if not isinstance(value, bool):
+        raise FieldError(name, f"must be true or false, not {value!r}")
+    return value
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str | None:

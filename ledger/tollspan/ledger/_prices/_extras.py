@@ -47,13 +47,13 @@ class Extras:
         self._home: dict[str, str] = document["home_regions"]
 
     @property
-    def providers(self) -> frozenset[str]:
-        """The ids of those whose prices it has."""
-        return frozenset(owner for owner, _ in self._models)
+    def provider_ids(self) -> frozenset[str]:
+        """The providers that it has prices of."""
+        return frozenset(provider for provider, _ in self._models)
 
-    def names(self, provider_id: str) -> frozenset[str]:
-        """The models of a provider that have prices here."""
-        return frozenset(name for (owner, _), models in self._models.items() if owner == provider_id for name in models)
+    def models_of(self, provider_id: str) -> set[str]:
+        """The names of the models that it has prices of at a provider."""
+        return {name for (owner, _), models in self._models.items() if owner == provider_id for name in models}
 
     def find(self, provider_id: str, names: Iterable[str], region: str | None) -> Extra | None:
         """The list prices of the model: with those of its region, where that has its own, in their place."""

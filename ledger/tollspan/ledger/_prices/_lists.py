@@ -5,25 +5,32 @@ A model of genai-prices takes from the extras what it does not price there: piec
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tollspan.ledger._prices._extras import Extra, Extras, extras
 from tollspan.ledger._prices._limits import max_output_tokens
-from tollspan.ledger._prices._rates import RateCard, Steps, rate_card
+from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
+from tollspan.ledger._prices._regions import host_of, region_of
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, Provider
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
 
+HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
+
+_OPENAI_HOST = "api.openai.com"
 # What vendors call the tier that their lists are for. Groq: "on_demand"; Anthropic: "standard_only".
 _STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", "standard", "standard_only"})
 # Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
 _LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
-# Alibaba charges all output of an answer that thinks at the price for thinking (Model Studio, "Model pricing": "output,
-# chain of thought and answer").
+# Alibaba lists the price of output by mode, thinking or not (Model Studio, "Model pricing"): all output of an answer
+# that thinks has the price of that mode.
 _WHOLE_ANSWER_THINKS = frozenset({"dashscope"})
+_LONGEST_CALL = timedelta(hours=1)
+"""How long before a dearer time of day a call is bounded by its price: DeepSeek bills by the time that a call ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,7 @@ def snapshot() -> "DataSnapshot":
     return get_snapshot()
 
 
-def provider_id_of_url(base_url: str | None) -> str | None:
+def _provider_id_of_url(base_url: str | None) -> str | None:
     """Whose API is at a URL, by genai-prices."""
     if not base_url:
         return None
@@ -59,12 +66,53 @@ def provider_id_of_url(base_url: str | None) -> str | None:
         return None
 
 
+def listed_card(
+    *,
+    provider: str | None,
+    model: str,
+    base_url: str | None,
+    when: datetime,
+    service_tier: str | None,
+    region: str | None,
+) -> RateCard | Unpriced:
+    """The card that the lists give, or why they give none; arguments as in `PriceBook.resolve`."""
+    host = host_of(base_url)  # the host alone: a URL may hold a key
+    provider_id = provider_id_of(provider) or _provider_id_of_url(base_url)
+    what = f"model {model!r} of provider {provider or host!r}"
+    if provider_id is None:
+        return Unpriced(f"no price for {what}; {HOW_TO}")
+    names = names_of(model, provider, provider_id)
+    if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
+        return Unpriced(
+            f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
+            f"{HOW_TO}, or `free = true`"
+        )
+    found = _found(
+        Asked(
+            provider_id=provider_id,
+            names=names,
+            when=when,
+            service_tier=(service_tier or "").lower(),
+            region=region or region_of(host),
+        )
+    )
+    if isinstance(found, str):
+        return Unpriced(f"{found} lists no price for {what}; {HOW_TO}")
+    return found or Unpriced(f"no price for {what}; {HOW_TO}")
+
+
 def provider_ids() -> frozenset[str]:
-    """The ids of all whose prices any list has."""
-    return frozenset({*(provider.id for provider in snapshot().providers), *extras().providers})
+    """The ids of all providers that the lists have prices of."""
+    return frozenset(provider.id for provider in snapshot().providers) | extras().provider_ids
 
 
-def listed_card(asked: Asked) -> RateCard | str | None:
+def models_of(provider_id: str) -> list[str]:
+    """The names of the models that a provider has in any list."""
+    listed = [model.id for provider in snapshot().providers if provider.id == provider_id for model in provider.models]
+    return [*listed, *extras().models_of(provider_id)]
+
+
+def _found(asked: Asked) -> RateCard | str | None:
     """The card of a model; None where no list has it; the name of the list that has it, but no price of it."""
     known = extras()
     if (card := _card(asked, known)) is not None:
@@ -87,14 +135,14 @@ def _card(asked: Asked, known: Extras) -> RateCard | str | None:
     extra = known.find(asked.provider_id, asked.names, asked.region)
     if found is None and extra is None:
         return None
-    prices, tier_is_known, sources = _listed(*found, asked) if found else ({}, False, [])
+    prices, later, tier_is_known, sources = _listed(*found, asked) if found else ({}, {}, False, [])
     name = found[1].id if found else extra.name if extra else asked.names[-1]
     notes: list[str] = []
     if extra is not None:
         more, tier_in_extras = _from_extras(extra, asked, prices, tier_is_known=tier_is_known)
         tier_is_known = tier_is_known or tier_in_extras
         if more:
-            prices, sources = prices | more, [*sources, f"extras:{known.version}"]
+            prices, later, sources = prices | more, later | more, [*sources, f"extras:{known.version}"]
             notes += [extra.note] if extra.note else []
     if not prices:
         return sources[0] if sources else f"extras:{known.version}"
@@ -104,6 +152,7 @@ def _card(asked: Asked, known: Extras) -> RateCard | str | None:
     window, output = limits_of(asked.provider_id, asked.names)
     return rate_card(
         prices if factor is None else _uplifted(prices, factor),
+        later=later if factor is None else _uplifted(later, factor),
         provider=found[0].id if found else asked.provider_id,
         model=name,
         source="+".join(sources),
@@ -130,16 +179,21 @@ def _find(asked: Asked) -> "tuple[Provider, ModelInfo] | None":
     return None
 
 
-def _listed(provider: "Provider", model: "ModelInfo", asked: Asked) -> tuple[dict[str, Steps], bool, list[str]]:
-    """The prices of genai-prices by key, whether they are those of the tier that is asked for, and their source."""
+def _listed(
+    provider: "Provider", model: "ModelInfo", asked: Asked
+) -> tuple[dict[str, Steps], dict[str, Steps], bool, list[str]]:
+    """The prices of genai-prices, now and at the end of a long call; whether they are of the tier; and their source."""
     from genai_prices import __version__ as version  # noqa: PLC0415 - loaded by now, see `snapshot`
 
     # The tiers of a vendor do not apply where its models are sold by somebody else; genai-prices has it so too.
     own = any(model is listed for listed in provider.models)
     context = dict(_conditions(model, asked.service_tier)) if own else {}
-    prices = vars(model.get_prices(asked.when, context or None))
-    source = f"genai-prices:{version}"
-    return {key: _steps(price) for key, price in prices.items() if price is not None}, bool(context), [source]
+    now, later = (_priced(model.get_prices(at, context or None)) for at in (asked.when, asked.when + _LONGEST_CALL))
+    return now, later, bool(context), [f"genai-prices:{version}"]
+
+
+def _priced(prices: "ModelPrice") -> dict[str, Steps]:
+    return {key: _steps(price) for key, price in vars(prices).items() if price is not None}
 
 
 def _conditions(model: "ModelInfo", tier: str) -> Iterator[tuple[str, str]]:

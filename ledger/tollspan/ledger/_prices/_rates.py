@@ -135,7 +135,8 @@ class CostBound:
 class Tier:
     """Rates in femto-USD per unit of a call with more than `above` input tokens.
 
-    `dearest_...` are the dearest of each direction here or in any tier before: what a smaller call may cost as well.
+    `dearest_...` are the dearest of each direction here, in any tier before, and by the time that a call ends.
+    `detailed` are the units with prices by detail, and `unpaid` those with a rate of 0.
     """
 
     above: int
@@ -143,6 +144,13 @@ class Tier:
     dearest_input: int
     dearest_text: int
     dearest_output: int
+    detailed: frozenset[str] = frozenset()
+    unpaid: frozenset[str] = frozenset()
+
+    @property
+    def dearest(self) -> tuple[int, int, int]:
+        """The dearest rates of any input, of text put in, and of any output."""
+        return self.dearest_input, self.dearest_text, self.dearest_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +161,9 @@ class RateCard:
     `extras:<date>`, both with a `+`, or `override`. `context_window` and `max_output_tokens` are in tokens, None where
     they are not known. A tier applies to every token of a call whose total input is above its start: the cliff rule of
     OpenAI, Anthropic, Google and Alibaba. `service_tier` and `region` are those that the rates are of, None where they
-    make no difference. `notes` say what of the question could not be answered as it was asked. `detailed` are the units
-    with prices by detail, and `unpaid` those with a rate of 0. `hold_usd` is what a call may hold whose cost has no
-    bound, where the user's price file says it.
+    make no difference. `notes` say what of the question could not be answered as it was asked. `hold_usd` is what a
+    call may hold whose cost has no bound, where the user's price file says it. `listed_as` is the `model` of the list's
+    card that it stands in place of; None also for a name that only the user knows, as of a deployment.
     """
 
     provider: str
@@ -172,9 +180,8 @@ class RateCard:
     service_tier: str | None = None
     region: str | None = None
     notes: tuple[str, ...] = ()
-    detailed: frozenset[str] = frozenset()
-    unpaid: frozenset[str] = frozenset()
     hold_usd: Decimal | None = None
+    listed_as: str | None = None
 
     @property
     def by_user(self) -> bool:
@@ -231,10 +238,11 @@ class RateCard:
         if self.free:
             return ()
         found = [*self.notes, *contradictions(usage)]
-        if self.detailed:
+        first = self.tiers[0]
+        if first.detailed:
             found += self._unlisted_details(usage)
-        if self.unpaid and not self.by_user:
-            unpaid = (unit for unit, count in usage.items() if count and unit in self.unpaid)
+        if first.unpaid and not self.by_user:
+            unpaid = (unit for unit, count in usage.items() if count and unit in first.unpaid)
             found += (f"{self.source} has {unit} cost nothing" for unit in unpaid)
         return tuple(found)
 
@@ -258,21 +266,11 @@ class RateCard:
         where = {"service_tier": self.service_tier, "region": self.region}
         return {**self.listed, **{name: value for name, value in where.items() if value is not None}}
 
-    def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
-        """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
-        rates = self.tiers[0].rates
-        for unit in self.detailed & usage.keys():
-            told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
-            if not told:
-                yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
-            unlisted = (key for key in told if key not in rates)
-            yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
-
     def times(self, factor: Decimal, *, source: str) -> "RateCard":
         """The card at a multiple of its prices, each rate rounded up; it lists the factor, and where it comes from."""
         tiers = tuple(
-            Tier(
-                above=tier.above,
+            replace(
+                tier,
                 rates={unit: _up(rate * Fraction(factor)) for unit, rate in tier.rates.items()},
                 dearest_input=_up(tier.dearest_input * Fraction(factor)),
                 dearest_text=_up(tier.dearest_text * Fraction(factor)),
@@ -283,6 +281,25 @@ class RateCard:
         listed = {"multiplier": format(factor, "f"), "of": self.source, **_scaled(self.listed, factor)}
         fee = _up(self.request_fee_femto * Fraction(factor))
         return replace(self, source=source, tiers=tiers, listed=listed, request_fee_femto=fee)
+
+    def plus(self, prices: Mapping[str, Steps], *, source: str) -> "RateCard":
+        """The card with prices in USD beside its own, or in their place."""
+        both = {**_steps_of(self.listed), **prices}
+        more = rate_card(both, provider=self.provider, model=self.model, source=source)
+        # The bound of the list is kept where it is the dearer one: it may be that of a later time of day.
+        tiers = tuple(_no_cheaper(tier, self._tier_of(tier.above + 1)) for tier in more.tiers)
+        fee = more.request_fee_femto
+        return replace(self, source=source, tiers=tiers, listed=more.listed, request_fee_femto=fee)
+
+    def _unlisted_details(self, usage: Mapping[str, float]) -> Iterator[str]:
+        """Units that have prices by detail, where the usage tells no detail, or one without a price of its own."""
+        rates = self.tiers[0].rates
+        for unit in self.tiers[0].detailed & usage.keys():
+            told = [key for key in usage if key.startswith(f"{unit}{DETAIL}")]
+            if not told:
+                yield f"{unit!r} has prices by detail, and the usage tells none: charged at the price for any"
+            unlisted = (key for key in told if key not in rates)
+            yield from (f"no price of {key!r} itself is known: charged as {nearest(key, rates)!r}" for key in unlisted)
 
     def _rates_at(self, inputs: list[Leaf]) -> Mapping[str, int]:
         if len(self.tiers) == 1:
@@ -322,31 +339,37 @@ def rate_card(
     context_window: int | None = None,
     max_output_tokens: int | None = None,
     free: bool = False,
+    later: Mapping[str, Steps] | None = None,
     **more: Unpack[_More],
 ) -> RateCard:
     """Compile prices in USD, by price key, into a card; keys that no unit of ours has are kept for the record only.
 
-    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `more` are fields of the card.
+    `free` makes everything cost nothing: for a model that runs on hardware of one's own. `later` are the prices that
+    may hold by the time that a call ends; they are in its bound, and not in its cost. `more` are fields of the card.
     """
-    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
-        prices = {"output_image_mtok": prices["output_mtok"], **prices}
-    if provider == "google":
-        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
-    fee, tiers = prices.get(REQUEST_FEE_KEY), _tiers(prices)
+    prices = _completed(prices, provider, model)
+    fee = prices.get(REQUEST_FEE_KEY)
     return RateCard(
         provider=provider,
         model=model,
         source=source,
         context_window=context_window,
         max_output_tokens=max_output_tokens,
-        tiers=tiers,
+        tiers=_tiers(prices, {} if later in (None, prices) else _completed(later, provider, model)),
         free=free,
         listed={"free": True} if free else _listed(prices),
         request_fee_femto=_femto(max(price for _, price in fee), per=1000) if fee else 0,
-        detailed=frozenset(unit.partition(DETAIL)[0] for unit in tiers[0].rates if DETAIL in unit),
-        unpaid=frozenset(unit for tier in tiers for unit, rate in tier.rates.items() if rate == 0),
         **more,
     )
+
+
+def _completed(prices: Mapping[str, Steps], provider: str, model: str) -> Mapping[str, Steps]:
+    """With the prices that a vendor means by one of another name."""
+    if "output_mtok" in prices and _ONLY_IMAGES.match(model):
+        prices = {"output_image_mtok": prices["output_mtok"], **prices}
+    if provider == "google":
+        prices = {key: prices[text] for text, keys in _AS_TEXT.items() if text in prices for key in keys} | dict(prices)
+    return prices
 
 
 def _half_even_nano(femto: Count) -> int:
@@ -355,30 +378,41 @@ def _half_even_nano(femto: Count) -> int:
     return nano + 1 if rest > half or (rest == half and nano % 2) else nano
 
 
-def _tiers(prices: Mapping[str, Steps]) -> tuple[Tier, ...]:
+def _tiers(prices: Mapping[str, Steps], later: Mapping[str, Steps]) -> tuple[Tier, ...]:
     tiers: list[Tier] = []
     for above in sorted({-1, *(start for steps in prices.values() for start, _ in steps)}):
-        tiers.append(_tier(above, {key: _price_at(steps, above) for key, steps in prices.items()}, tiers[-1:]))
+        bounds = [*(tier.dearest for tier in tiers[-1:]), _dearest(_rates_above(above, later))]
+        tiers.append(_tier(above, _rates_above(above, prices), bounds))
     return tuple(tiers)
+
+
+def _rates_above(above: int, prices: Mapping[str, Steps]) -> dict[str, int]:
+    at = {key: _price_at(steps, above) for key, steps in prices.items()}
+    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, at)) is not None}
+    return rates | {unit: rate for key, price in at.items() for unit, rate in _detail_rate(key, price)}
+
+
+def _dearest(rates: Mapping[str, int]) -> tuple[int, int, int]:
+    """The dearest rates of any input, of text put in, and of any output."""
+    sides = (_INPUT_UNITS, _TEXT_UNITS, _OUTPUT_UNITS)
+    inputs, text, outputs = (max((rates[unit] for unit in units if unit in rates), default=0) for units in sides)
+    return inputs, text, outputs
 
 
 def _price_at(steps: Steps, above: int) -> Decimal:
     return next(price for start, price in reversed(steps) if start <= above)
 
 
-def _tier(above: int, prices: Mapping[str, Decimal], before: list[Tier]) -> Tier:
-    rates = {unit: rate for unit in UNITS if (rate := _rate(unit, prices)) is not None}
-    rates |= {unit: rate for key, price in prices.items() for unit, rate in _detail_rate(key, price)}
-
-    def dearest(units: tuple[str, ...], known: list[int]) -> int:
-        return max((*known, *(rates[unit] for unit in units if unit in rates)), default=0)
-
+def _tier(above: int, rates: Mapping[str, int], bounds: list[tuple[int, int, int]]) -> Tier:
+    inputs, text, outputs = (max(sides) for sides in zip(_dearest(rates), *bounds, strict=True))
     return Tier(
         above=above,
         rates=rates,
-        dearest_input=dearest(_INPUT_UNITS, [tier.dearest_input for tier in before]),
-        dearest_text=dearest(_TEXT_UNITS, [tier.dearest_text for tier in before]),
-        dearest_output=dearest(_OUTPUT_UNITS, [tier.dearest_output for tier in before]),
+        dearest_input=inputs,
+        dearest_text=text,
+        dearest_output=outputs,
+        detailed=frozenset(unit.partition(DETAIL)[0] for unit in rates if DETAIL in unit),
+        unpaid=frozenset(unit for unit, rate in rates.items() if rate == 0),
     )
 
 
@@ -417,12 +451,27 @@ def _scaled(listed: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:
     return scaled
 
 
+def _no_cheaper(tier: Tier, other: Tier) -> Tier:
+    inputs, text, outputs = map(max, tier.dearest, other.dearest)
+    return replace(tier, dearest_input=inputs, dearest_text=text, dearest_output=outputs)
+
+
 def _listed(prices: Mapping[str, Steps]) -> dict[str, Any]:
     base = {key: format(steps[0][1], "f") for key, steps in prices.items()}
     starts = sorted({start for steps in prices.values() for start, _ in steps[1:]})
     if not starts:
         return base
     return base | {"tiers": [{"above": start} | _listed_at(prices, start) for start in starts]}
+
+
+def _steps_of(listed: Mapping[str, Any]) -> dict[str, Steps]:
+    """The prices that `_listed` has made texts of."""
+    tiers = listed.get("tiers", ())
+    return {
+        key: ((-1, Decimal(usd)), *((tier["above"], Decimal(tier[key])) for tier in tiers if key in tier))
+        for key, usd in listed.items()
+        if isinstance(usd, str)
+    }
 
 
 def _listed_at(prices: Mapping[str, Steps], start: int) -> dict[str, str]:

@@ -102,14 +102,17 @@ def leaves_of(counts: dict[str, Count], total: str, parts: Parts, *, known: bool
 
 
 def contradictions(usage: Mapping[str, float]) -> list[str]:
-    """Say where the parts of a total are more than all of it, and which counts are negative: neither is charged."""
+    """Say where the parts of a total are more than all of it, and which counts are negative: neither is charged.
+
+    The texts hold no numbers: the ledger keeps each that differs once, and the numbers stand in the usage.
+    """
     found: list[str] = []
     sums: dict[str, float] = {}
     for unit, count in usage.items():
         if type(count) is not int:
             continue
         if count < 0:
-            found.append(f"{unit} is {count}, below 0")
+            found.append(f"{unit} is below 0: charged as 0")
         elif (total := _TOTALS.get(unit)) is not None:
             sums[total] = sums.get(total, 0) + count
     # A part of a part is in this sum twice: so it says that all is well, or that it takes a closer look.
@@ -124,5 +127,5 @@ def _beyond(usage: Mapping[str, float], total: str, whole: int) -> Iterator[str]
     parts = {unit: count for unit, count in usage.items() if _TOTALS.get(unit) == total and type(count) is int}
     apart = sum(count for _, count in leaves_of(counts_of(parts), total, _PARTS[total], known=False))
     if apart > whole:
-        listed = ", ".join(f"{unit} {count}" for unit, count in parts.items() if count)
-        yield f"the parts of {total} {whole} are more than that ({listed}): charged as {whole}"
+        listed = ", ".join(unit for unit, count in parts.items() if count)
+        yield f"{listed} are more than {total}: charged as that"
