@@ -122,7 +122,7 @@ def add_litellm(table: Table, source: str, lists: Litellm, skipped: Mapping[str,
         table.add_limits(provider, model, entry.get("max_input_tokens"), entry.get("max_output_tokens"))
     for provider, model in sorted({*found, *sized}):
         prices, tiers = found.get((provider, model), ({}, {}))
-        whole = {**with_default_size(sized[provider, model], model), **prices}
+        whole = with_defaults(provider, model, {**sized[provider, model], **prices})
         if (singapore := lists.singapore(model)) is not None and provider == "dashscope":
             table.add(source, provider, model, {"prices": whole}, "cn")
             whole = singapore
@@ -140,14 +140,19 @@ def by_step(provider: str, entry: Mapping[str, Any]) -> bool:
     return provider == "fireworks" and entry.get("mode") in ("image_generation", "image_edit")
 
 
-def with_default_size(sized: Prices, model: str) -> Prices:
-    """DALL-E draws 1024x1024 in standard quality where a request does not say (OpenAI's reference of images)."""
-    if "dall-e" not in model or "images_kcount:1024x1024" not in sized:
-        return sized
-    default = {"images_kcount": sized["images_kcount:1024x1024"]}
-    if (hd := sized.get("images_kcount:1024x1024:hd")) is not None:
-        default["images_kcount:hd"] = hd
-    return {**default, **sized}
+def with_defaults(provider: str, model: str, prices: Prices) -> Prices:
+    """With what vendors mean where a request, or their price list, does not say more.
+
+    DALL-E draws 1024x1024 in standard quality (OpenAI's reference of images). Google's price of a second is for all
+    resolutions but those that are named (Gemini API, "Pricing").
+    """
+    more: Prices = {}
+    if "dall-e" in model and (square := prices.get("images_kcount:1024x1024")):
+        hd = prices.get("images_kcount:1024x1024:hd")
+        more = {"images_kcount": square, **({"images_kcount:hd": hd} if hd else {})}
+    if provider == "google" and len(prices) > 1 and (second := prices.get("video_hours")):
+        more = {f"video_hours:{lines}": second for lines in ("720p", "1080p")}
+    return {**more, **prices}
 
 
 def add_models_dev(table: Table, source: str, path: Path) -> None:

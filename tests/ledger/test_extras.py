@@ -109,6 +109,7 @@ def test_an_answer_that_thinks_costs_the_price_of_thinking_as_a_whole(thought, n
         ("openai", "whisper-1", {"audio_seconds": 60}, "0.006"),
         ("gcp.gemini", "models/imagen-4.0-ultra-generate-001", {"images": 2}, "0.12"),
         ("gcp.gemini", "veo-3.1-generate-preview", {"video_seconds": 8, "video_seconds:4k": 8}, "4.8"),
+        ("gcp.gemini", "veo-3.1-generate-preview", {"video_seconds": 8, "video_seconds:720p": 8}, "3.2"),
         ("gcp.vertex_ai", "veo-3.1-fast-generate-001", {"video_seconds": 8, "video_seconds:1080p": 8}, "0.96"),
         ("dashscope", "wan2.7-t2v", {"video_seconds": 5, "video_seconds:720p": 5}, "0.5"),
         ("dashscope", "qwen-image-2.0", {"images": 1}, "0.035"),
@@ -123,9 +124,8 @@ def test_an_answer_that_thinks_costs_the_price_of_thinking_as_a_whole(thought, n
 )
 def test_what_is_billed_by_the_piece_has_a_price(provider, model, usage, usd):
     """Images by size and quality, seconds, characters, pages and searches have a price as the readers count them."""
-    assert card_of(provider, model, base_url=SINGAPORE if provider == "dashscope" else None).cost(usage) == int(
-        Decimal(usd) * 10**9
-    )
+    card = card_of(provider, model, base_url=SINGAPORE if provider == "dashscope" else None)
+    assert (card.cost(usage), card.doubts(usage)) == (int(Decimal(usd) * 10**9), ())
 
 
 @pytest.mark.parametrize(

@@ -480,7 +480,7 @@ TASKS = {
     "a video": (
         lambda: dashscope.VideoSynthesis.call("wan2.6-t2v", "a river", **KEY),
         {"duration": 10, "input_video_duration": 5, "output_video_duration": 5, "video_count": 1, "SR": 720},
-        {"video_seconds": 10},
+        {"video_seconds": 10, "video_seconds:720p": 10},
         {"wan": {"video_hours": "36"}},
         "0.10",
     ),
