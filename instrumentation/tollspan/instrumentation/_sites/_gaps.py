@@ -64,12 +64,6 @@ GAPS: tuple[Gap, ...] = (
         "The seconds are those of the request: an operation that fails, which Google does not bill, is not taken back.",
     ),
     Gap(
-        "mistralai",
-        "audio.realtime",
-        "not seen",
-        "Transcription over a websocket, in a protocol of its own, has no reader yet.",
-    ),
-    Gap(
         "aws-sdk-bedrock-runtime",
         "invoke_model_with_bidirectional_stream",
         "not seen",

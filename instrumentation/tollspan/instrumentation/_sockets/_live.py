@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers._facts import InputBound
 from tollspan.instrumentation._readers._gemini._live import GEMINI_LIVE
 from tollspan.instrumentation._sockets._talk import Message, Talk, Unsaid
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 64
 _OK = 200

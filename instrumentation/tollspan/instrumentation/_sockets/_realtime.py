@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import InputBound, Reader
 from tollspan.instrumentation._readers._realtime import OPENAI_HEARING, OPENAI_REALTIME, QWEN_HEARING, QWEN_REALTIME
 from tollspan.instrumentation._sockets._talk import Heard, Message, Talk, Unsaid
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 256
 # OpenAI counts ten tokens for a second of sound, which has 8,000 bytes or more (G.711; guide "Managing costs"). Qwen

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._dashscope._sockets import DASHSCOPE_TASK, FAILED, ending
 from tollspan.instrumentation._sockets._ahead import taken
 from tollspan.instrumentation._sockets._talk import Heard, Message, Talk
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 512
 
