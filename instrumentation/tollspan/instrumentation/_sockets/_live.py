@@ -40,6 +40,10 @@ class _Live(Talk):
         self._is_set_up = False
         self._held = self._sent = 0
 
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`."""
+        return self._call is not None
+
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`."""
         return self._opened() if self._call is None else None

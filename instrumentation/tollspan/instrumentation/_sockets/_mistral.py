@@ -48,6 +48,10 @@ class _Session(Talk):
         self._heard: Heard | None = None
         self._characters = 0
 
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`."""
+        return self._call is not None
+
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`."""
         if self._call is not None or _event(message).get("type") not in _SAYS:

@@ -80,6 +80,10 @@ class _Session(Talk):
         self._turns: deque[_Turn] = deque()
         self._held = self._sent = 0
 
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`: sound comes many times a second."""
+        return bool(self._turns) and _SOUND.search(message[:_HEAD]) is not None if isinstance(message, str) else False
+
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`: what is said while a response is open belongs to it, but for asking for another one."""
         kind, _ = _kind_of(message)

@@ -1,7 +1,7 @@
 """OpenAI's Live sessions: billed by the seconds that they last.
 
-Wire format: OpenAI's API reference "Live", server events `session.usage.updated` and `session.closed`; their seconds are
-those of the whole session so far.
+Wire format: OpenAI's API reference "Live", server events `session.usage.updated` and `session.closed`; their seconds
+are those of the whole session so far.
 """
 
 from collections.abc import Mapping
