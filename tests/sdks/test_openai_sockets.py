@@ -134,8 +134,8 @@ class Lives:
             if self.end == "delegated":
                 yield {"type": "response.event", "event_id": "e3", "delegation_id": "d1", "event": nested}
             yield {"type": "session.usage.updated", "event_id": "e4", "usage": {"seconds": 1.5}}
-            if self.end in {DROP, CLOSE}:
-                yield self.end
+        elif self.end in {DROP, CLOSE}:
+            yield self.end
         elif message["type"] == "session.close":
             closed = {"reason": "close_requested", "session": session, "usage": {"seconds": 2.5}}
             yield {"type": "session.closed", "event_id": "e5"} | closed
