@@ -15,6 +15,7 @@ from wire_pool import ANSWERS, FIELDS, INNER, STREAMS, TYPES, WHOLE, sse
 from tollspan.instrumentation._readers import FETCHES, READERS, RequestFacts, ResponseFacts, reader_for_path
 from tollspan.instrumentation._readers._dashscope._sockets import DASHSCOPE_TASK
 from tollspan.instrumentation._readers._gemini._live import GEMINI_LIVE
+from tollspan.instrumentation._readers._openai._live import OPENAI_LIVE
 from tollspan.instrumentation._readers._realtime import OPENAI_HEARING, OPENAI_REALTIME, QWEN_HEARING, QWEN_REALTIME
 from tollspan.ledger._prices._rates import UNITS
 
@@ -24,7 +25,7 @@ EVERYTHING = {**WHOLE, **{f"{name}, streamed": received for name, received in ST
 OWN = {"openai.chat": "openai chat", "openai.responses": "openai responses", "anthropic.messages": "anthropic"}
 
 # Those of websockets are told by no path.
-SOCKETS = (GEMINI_LIVE, DASHSCOPE_TASK, OPENAI_REALTIME, QWEN_REALTIME, OPENAI_HEARING, QWEN_HEARING)
+SOCKETS = (GEMINI_LIVE, DASHSCOPE_TASK, OPENAI_LIVE, OPENAI_REALTIME, QWEN_REALTIME, OPENAI_HEARING, QWEN_HEARING)
 readers = pytest.mark.parametrize(
     "reader", [*READERS, *SOCKETS], ids=lambda reader: f"{reader.name}-{own_path(reader)}"
 )

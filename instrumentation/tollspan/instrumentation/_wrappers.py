@@ -1,6 +1,6 @@
 """What stands around an SDK's method: open the call, let the SDK work, close the call. Results pass untouched."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any
@@ -8,15 +8,16 @@ from typing import Any
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
-from tollspan.exporter import CURRENT, pipeline
+from tollspan.exporter import CURRENT
 from tollspan.ledger import internal_errors
 
 from ._call import Call, Expected, current
 from ._counting import waits_for_wire
-from ._readers import Reader
+from ._opening import open_call
 from ._refusals import AttemptRefused
 from ._sites import CallSite, Task
 from ._sockets._ahead import is_ahead, leave, settled_unless_taken
+from ._sockets._mistral import connected
 from ._urls import parsed_url
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -30,17 +31,9 @@ def wrapper_for(site: CallSite) -> Wrapper:
         "sends": _sends,
         "async sends": _async_sends,
         "starts": _starts,
+        "async connects": _async_connects,
     }
     return makers[site.kind](site)
-
-
-def open_call(
-    reader: Reader, url: Any, arguments: Mapping[str, Any], path: str, *, vendor: str | None, changeable: bool
-) -> Call | None:
-    """A new call to the host of `url`; None where something of ours went wrong: then the SDK works as without us."""
-    with internal_errors:
-        return Call(pipeline(), reader, url, reader.request(arguments, path), vendor=vendor, changeable=changeable)
-    return None
 
 
 def _open(site: CallSite, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
@@ -179,6 +172,25 @@ def _starts(site: CallSite) -> Wrapper:
         _admit_ahead(site, task)
         with settled_unless_taken(task.id, by_thread=task.runs == "in a thread"):
             return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def _async_connects(site: CallSite) -> Wrapper:
+    async def wrapper(
+        wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = _open(site, instance, args, kwargs)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        await call.aadmit()
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        connected(result._websocket, parsed_url(site.form.path(args, kwargs)), call)  # noqa: SLF001 - as the row says
+        return result
 
     return wrapper
 

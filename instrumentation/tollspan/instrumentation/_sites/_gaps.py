@@ -25,19 +25,13 @@ GAPS: tuple[Gap, ...] = (
         "not seen",
         "OpenAI has shut the Assistants API down on 26 August 2026: its endpoints answer 404.",
     ),
-    Gap(
-        "openai",
-        "live",
-        "not seen",
-        "Its sessions are billed by the second, and the models that they delegate to are not told apart on the wire.",
-    ),
     Gap("openai", "realtime.translations", "not seen", "No event of a translation session tells what it has used."),
     Gap(
         "openai",
-        "realtime by WebRTC and SIP",
+        "realtime and live by WebRTC and SIP",
         "not seen",
-        "Sound goes from a browser or a telephone to OpenAI, past this process; a connection with `call_id` sees its "
-        "events.",
+        "Sound goes from a browser or a telephone to OpenAI, past this process; a connection of `realtime` with a "
+        "`call_id` sees its responses.",
     ),
     Gap(
         "dashscope",
@@ -62,12 +56,6 @@ GAPS: tuple[Gap, ...] = (
         "models.generate_videos that fail",
         "seen without usage",
         "The seconds are those of the request: an operation that fails, which Google does not bill, is not taken back.",
-    ),
-    Gap(
-        "mistralai",
-        "audio.realtime",
-        "not seen",
-        "Transcription over a websocket, in a protocol of its own, has no reader yet.",
     ),
     Gap(
         "aws-sdk-bedrock-runtime",

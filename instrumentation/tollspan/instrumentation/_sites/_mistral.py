@@ -80,6 +80,29 @@ def _of_forms(package: str, method: str, since: str, until: str | None) -> Itera
     yield CallSite("mistralai", since, module, f"{name}_async", "async call", *rest)
 
 
+@dataclass(frozen=True, slots=True)
+class _Session(Keywords):
+    """The first argument is the model, and the URL stands in another one, or is that of the SDK."""
+
+    def url(self, instance: Any) -> Any:
+        """See `Form.url`. Nothing public tells it."""
+        return parsed_url(instance._sdk_config.get_server_details()[0])  # noqa: SLF001
+
+    def body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """See `Form.body`."""
+        return {"model": kwargs.get("model", args[0] if args else None), "stream": True}
+
+
+def _sessions() -> Iterator[CallSite]:
+    """What is transcribed and spoken in real time, by websockets."""
+    for name, reader, since in (("Transcription", MISTRAL_TRANSCRIPTIONS, "1.12"), ("Speech", MISTRAL_SPEECH, "3.6")):
+        path = f"/v1/audio/{'speech' if reader is MISTRAL_SPEECH else 'transcriptions'}/realtime"
+        module, form = f"mistralai.extra.realtime.{name.lower()}", _Session(path)
+        yield CallSite(
+            "mistralai", since, module, f"Realtime{name}.connect", "async connects", reader, form, "mistral_ai"
+        )
+
+
 def _rows() -> Iterator[CallSite]:
     for where, methods, reader, before, after in _METHODS:
         for method in methods:
@@ -93,6 +116,7 @@ def _rows() -> Iterator[CallSite]:
         for method in ("process",) if reader is MISTRAL_OCR else ("complete", "stream"):
             yield from _sending(f"mistralai.{cloud}.client", where, method, reader, "2.0", None)
             yield from _sending(f"mistralai_{cloud}", where, method, reader, before, "2.0")
+    yield from _sessions()
 
 
 MISTRAL: tuple[CallSite, ...] = tuple(_rows())

@@ -66,4 +66,5 @@ OPENAI: tuple[CallSite, ...] = (
     *_connection("1.107", _REALTIME, "RealtimeConnection"),
     *_connection("1.66", _REALTIME_BETA, "RealtimeConnection"),
     *_connection("2.24", _RESPONSES, "ResponsesConnection"),
+    *_connection("3.54", "openai.resources.live.live", "LiveConnection"),
 )

@@ -6,14 +6,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tollspan.instrumentation._readers import Reader
 
-Kind = Literal["call", "async call", "sends", "async sends", "starts"]
+Kind = Literal["call", "async call", "sends", "async sends", "starts", "async connects"]
 """How a method comes to its request.
 
 `call`: its arguments are the request, as its `Form` reads it. `sends`: its request, or several of them, are read on the
 wire, when they are sent; by the `__enter__` of a manager, or at a step of the generator that it gives, as well.
 `async` says that it is a coroutine function; what gives an async generator at once `sends`. `starts`: its request is
 sent by a thread of the SDK's, which knows no budget of the caller's, and from which no refusal would come back. It is
-admitted before that, as the row's `task` reads it.
+admitted before that, as the row's `task` reads it. `async connects`: it gives an object with a `_websocket` on which a
+task of the SDK's sends later; its arguments tell enough to admit what is said there first.
 """
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers._facts import InputBound
 from tollspan.instrumentation._readers._gemini._live import GEMINI_LIVE
 from tollspan.instrumentation._sockets._talk import Message, Talk, Unsaid
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 64
 _OK = 200
@@ -39,6 +39,10 @@ class _Live(Talk):
         self._call: Call | None = None
         self._is_set_up = False
         self._held = self._sent = 0
+
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`."""
+        return self._call is not None
 
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`."""

@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._facts import InputBound, Reader
 from tollspan.instrumentation._readers._realtime import OPENAI_HEARING, OPENAI_REALTIME, QWEN_HEARING, QWEN_REALTIME
 from tollspan.instrumentation._sockets._talk import Heard, Message, Talk, Unsaid
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 256
 # OpenAI counts ten tokens for a second of sound, which has 8,000 bytes or more (G.711; guide "Managing costs"). Qwen
@@ -79,6 +79,10 @@ class _Session(Talk):
         self._transcribes = "transcription" in asked.get("intent", ()) or "asr" in str(self._config["model"])
         self._turns: deque[_Turn] = deque()
         self._held = self._sent = 0
+
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`: sound comes many times a second."""
+        return bool(self._turns) and _SOUND.search(message[:_HEAD]) is not None if isinstance(message, str) else False
 
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`: what is said while a response is open belongs to it, but for asking for another one."""

@@ -6,10 +6,10 @@ A connection may have several lanes, each with its `stream_id` on all of its eve
 from typing import Any
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import OPENAI_RESPONSES
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._sockets._talk import Heard, Message, Talk
-from tollspan.instrumentation._wrappers import open_call
 
 _CREATES = "response.create"
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})

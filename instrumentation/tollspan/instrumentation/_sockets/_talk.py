@@ -53,6 +53,8 @@ class Talk(ABC):
 
     def admit(self, message: Message) -> None:
         """Ask the budgets about the call that a message begins, if it does. Raises CallRefused, AttemptRefused."""
+        if self.says_no_more(message):
+            return
         with self._turn:
             if (call := self._new(message)) is not None:
                 try:
@@ -63,6 +65,8 @@ class Talk(ABC):
 
     async def aadmit(self, message: Message) -> None:
         """As `admit`, from a task."""
+        if self.says_no_more(message):
+            return
         async with self._async_turn:
             if (call := self._new(message)) is not None:
                 try:
@@ -75,6 +79,10 @@ class Talk(ABC):
         with internal_errors:
             return self.begun_by(message)
         return None
+
+    def says_no_more(self, message: Message) -> bool:
+        """Tell at a glance whether a message only goes on with what has begun, as most of them do."""
+        return isinstance(message, bytes)
 
     @abstractmethod
     def begun_by(self, message: Message) -> Call | None:
@@ -150,9 +158,10 @@ def talk_on(connection: Any) -> Talk | None:
 def talk_begun(connection: Any, message: object, make: Callable[[], Talk | None]) -> Talk | None:
     """Find the talk of a connection; `make` tells the protocol by the first message that is sent."""
     with internal_errors:
-        if connection not in _talks:
+        try:
+            kept = _talks[connection]
+        except KeyError:
             talk = make() if isinstance(message, str | bytes) else None
-            _talks[connection] = None if talk is None else _Kept(talk)
-        kept = _talks[connection]
-        return kept.talk if kept is not None else None
+            _talks[connection] = kept = None if talk is None else _Kept(talk)
+        return None if kept is None else kept.talk
     return None

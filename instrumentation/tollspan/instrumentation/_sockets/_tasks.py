@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import _sse as sse
 from tollspan.instrumentation._readers._dashscope._sockets import DASHSCOPE_TASK, FAILED, ending
 from tollspan.instrumentation._sockets._ahead import taken
 from tollspan.instrumentation._sockets._talk import Heard, Message, Talk
-from tollspan.instrumentation._wrappers import open_call
 
 _HEAD = 512
 
@@ -24,12 +24,16 @@ def tasks(url: Any, message: Message) -> Talk | None:
 
 def _asked(message: Message) -> tuple[str, dict[str, Any]] | None:
     """The id and the payload of a task, where a message runs one."""
-    if isinstance(message, bytes) or '"run-task"' not in message[:_HEAD]:
+    if not _may_run(message):
         return None
     said = orjson.loads(message)
     task, payload = sse.text(sse.at(said, "header", "task_id")), sse.at(said, "payload")
     runs = sse.at(said, "header", "action") == "run-task"
     return (task, payload) if runs and task is not None and isinstance(payload, dict) else None
+
+
+def _may_run(message: Message) -> bool:
+    return isinstance(message, str) and '"run-task"' in message[:_HEAD]
 
 
 class _Tasks(Talk):
@@ -39,6 +43,10 @@ class _Tasks(Talk):
         super().__init__()
         self._url = url
         self._open: dict[str, Heard] = {}
+
+    def says_no_more(self, message: Message) -> bool:
+        """See `Talk.says_no_more`."""
+        return not _may_run(message)
 
     def begun_by(self, message: Message) -> Call | None:
         """See `Talk.begun_by`."""

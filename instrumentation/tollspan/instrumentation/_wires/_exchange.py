@@ -19,6 +19,7 @@ from tollspan.instrumentation import _semconv as sc
 from tollspan.instrumentation._call import Call, Expected, current
 from tollspan.instrumentation._content import CAPTURE
 from tollspan.instrumentation._fetches import fetch_of, overhear
+from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._outcomes import FIRST_ERROR
 from tollspan.instrumentation._readers import Fetch, Reader, reader_for_path
 from tollspan.instrumentation._refusals import AttemptRefused
@@ -26,7 +27,7 @@ from tollspan.instrumentation._tap import HideUsage
 from tollspan.instrumentation._wires._counts import aask, ask
 from tollspan.instrumentation._wires._library import AsyncLibrary, Library, SyncLibrary
 from tollspan.instrumentation._wires._waits import awaited, waited, waits_of
-from tollspan.instrumentation._wrappers import InForce, open_call
+from tollspan.instrumentation._wrappers import InForce
 from tollspan.ledger import internal_errors
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from tollspan.instrumentation._sockets._protocols import talk_to
 from tollspan.instrumentation._sockets._talk import forget, talk_begun, talk_on
-from tollspan.instrumentation._urls import parsed_url
+from tollspan.instrumentation._urls import Url, parsed_url
 from tollspan.instrumentation._wrappers import Wrapper
 from tollspan.ledger import internal_errors
 
@@ -17,6 +17,11 @@ _QUIET = ("WebSocketTimeoutException", "TimeoutError", "SSLWantReadError", "Bloc
 
 _urls: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
 """Where each connection leads to, which it does not keep itself."""
+
+
+def _url_of(socket: Any) -> tuple[Url, str]:
+    url, _, query = _urls.get(socket, "").partition("?")
+    return parsed_url(url), query
 
 
 def connect_wrapper(_module: ModuleType) -> Wrapper:
@@ -39,8 +44,7 @@ def send_wrapper(_module: ModuleType) -> Wrapper:
         opcode = args[1] if len(args) > 1 else kwargs.get("opcode", _TEXT)
         if opcode not in {_TEXT, _BINARY} or not isinstance(message, str | bytes):
             return wrapped(*args, **kwargs)
-        url, _, query = _urls.get(socket, "").partition("?")
-        talk = talk_begun(socket, message, lambda: talk_to(parsed_url(url), query, message))
+        talk = talk_begun(socket, message, lambda: talk_to(*_url_of(socket), message))
         if talk is None:
             return wrapped(*args, **kwargs)
         talk.admit(message)
