@@ -111,12 +111,14 @@ def test_without_the_setting_nobody_is_asked(provider, instrumented, monkeypatch
 
 @EVERY_SDK
 def test_only_a_strict_budget_has_the_provider_asked(provider, seen, sdk):
-    """Without a budget, or under one that only looks on, a call has one request."""
+    """Without a budget, under one that only looks on, or one of requests, a call has one request."""
     create(provider, sdk)
     with budget("5 USD", name="b", mode="best_effort"), budget("5 USD", name="w", on_limit="warn"):
         create(provider, sdk)
+    with budget("5 requests", name="r"):
+        create(provider, sdk)
     assert provider.counts == []
-    assert len(seen.of("commit")) == 2
+    assert len(seen.of("commit")) == 3
 
 
 @pytest.mark.parametrize("step", ["status=404", "status=500", "status=400", "drop", "not-json"])

@@ -80,6 +80,15 @@ def test_no_byte_of_text_is_missed(messages, body):
         assert facts.input_tokens_bound >= smallest or facts.unbounded is not None
 
 
+@given(st.lists(BODIES, min_size=1, max_size=4), BODIES)
+def test_more_is_never_less(messages, more):
+    """A request that has a message more has no lower bound."""
+    for reader, key in ((CHAT, "messages"), (RESPONSES, "input"), (MESSAGES, "messages")):
+        fewer, all_of_them = reader.request({key: messages}), reader.request({key: [*messages, more]})
+        assert all_of_them.input_tokens_bound >= fewer.input_tokens_bound
+        assert fewer.unbounded is None or all_of_them.unbounded is not None
+
+
 def test_the_bound_of_a_small_request():
     """Strings, keys, 64 for the request and 16 for each message; 512 more where there are tools."""
     messages = [{"role": "user", "content": "hello"}]

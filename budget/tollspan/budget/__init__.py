@@ -7,7 +7,7 @@ from tollspan.ledger import lazy_face
 from . import _foreign  # noqa: F401 - from here on, calls that only spans of others tell of count in budgets
 
 if TYPE_CHECKING:
-    from ._admission import Admission, aadmit, admit, is_budgeted, is_strict
+    from ._admission import Admission, aadmit, admit, holds_tokens, is_budgeted
     from ._alerts import BudgetAlert, on_budget_alert
     from ._budget import budget
     from ._demand import CallIntent, largest_output
@@ -31,7 +31,7 @@ else:
     __getattr__, __dir__ = lazy_face(
         __name__,
         {
-            "_admission": "Admission aadmit admit is_budgeted is_strict",
+            "_admission": "Admission aadmit admit holds_tokens is_budgeted",
             "_alerts": "BudgetAlert on_budget_alert",
             "_budget": "budget",
             "_demand": "CallIntent largest_output",
@@ -69,8 +69,8 @@ __all__ = [
     "admit",
     "budget",
     "charged",
+    "holds_tokens",
     "is_budgeted",
-    "is_strict",
     "largest_output",
     "load_budgets",
     "on_budget_alert",

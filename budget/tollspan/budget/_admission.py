@@ -98,9 +98,12 @@ def is_budgeted() -> bool:
     return bool(line.settings.budgets or line.ledger.overrides)
 
 
-def is_strict(record: CallRecord) -> bool:
-    """Whether a hold is needed for a call, because a strict budget matches it."""
-    return is_budgeted() and terms_of(pipeline(), record, reach().entries, time.time()).is_strict
+def holds_tokens(record: CallRecord) -> bool:
+    """Whether a strict budget matches a call whose hold goes by the tokens of that."""
+    if not is_budgeted():
+        return False
+    terms = terms_of(pipeline(), record, reach().entries, time.time())
+    return terms.is_strict and any(match.definition.unit in ("USD", "tokens") for match in terms.enforced)
 
 
 def admit(record: CallRecord, intent: CallIntent, *, attempt: int = 0) -> Admission:

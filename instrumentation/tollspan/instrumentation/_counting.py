@@ -7,7 +7,7 @@ request stands ready with its credentials; so what is known of a call before, in
 import time
 from typing import Any
 
-from tollspan.budget import is_strict
+from tollspan.budget import holds_tokens
 from tollspan.exporter import pipeline
 from tollspan.ledger import internal_errors
 
@@ -35,7 +35,7 @@ def count_of(call: Call) -> Count | None:
         count = COUNTS.get(call.reader.name)
         if count is None or call.record.provider not in count.providers or _is_left_alone(call):
             return None
-        return count if is_strict(call.record) else None
+        return count if holds_tokens(call.record) else None
     return None
 
 

@@ -46,6 +46,8 @@ class Count:
             facts.bound_input(min(counted, facts.input_tokens_bound))
         elif reason is None or reason in SEEN_BY_COUNTING:
             facts.bound_input(counted)
+        else:
+            facts.bound_input(facts.input_tokens_bound, reason)
 
 
 def _only(*keys: str) -> Callable[[Mapping[str, Any], str], dict[str, Any]]:

@@ -51,9 +51,9 @@ class RequestFacts:
         """Why the cost has no bound that can be computed here (hosted tools, state of the server, remote media)."""
         return self._bound()[1]
 
-    def bound_input(self, tokens: int) -> None:
-        """Have the input bounded by so many tokens: somebody knows better."""
-        self._measured = tokens, None
+    def bound_input(self, tokens: int, unbounded: str | None = None) -> None:
+        """Have the input bounded by so many tokens, or not at all for another reason: somebody knows better."""
+        self._measured = tokens, unbounded
 
     def _bound(self) -> InputBound:
         if self._measured is None:

@@ -203,22 +203,24 @@ def _unbounded(asked: Mapping[str, Any]) -> str | None:
     reasoning = asked.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("mode") == "pro":
         return "reasoning mode pro"
-    items = asked.get("input")
-    return _held(items) if isinstance(items, bounds.SEQUENCES) else None
+    given = asked.get("input")
+    items = [item for item in given if type(item) is dict] if isinstance(given, bounds.SEQUENCES) else []
+    return _hosted_within(items) or _held(items)
 
 
-def _held(items: Sequence[object]) -> str | None:
+def _hosted_within(items: Sequence[dict[str, Any]]) -> str | None:
+    more = [item.get("tools") for item in items if item.get("type") == "additional_tools"]
+    return next((reason for tools in more if (reason := bounds.hosted_tool(tools, _OWN_TOOLS))), None)
+
+
+def _held(items: Sequence[dict[str, Any]]) -> str | None:
     """Say why the items of an input are more than they show: some only name what the server holds."""
     for item in items:
-        if type(item) is not dict:
-            continue
         kind = item.get("type")
         if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
             return "item held by the server"
         if kind == "reasoning" and not (item.get("encrypted_content") or item.get("content")) and item.get("id"):
             return "reasoning held by the server"
-        if kind == "additional_tools" and (reason := bounds.hosted_tool(item.get("tools"), _OWN_TOOLS)):
-            return reason
     return None
 
 
