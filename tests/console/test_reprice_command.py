@@ -116,6 +116,15 @@ def test_what_was_corrected_since_is_told(book):
     assert "0 adjusts taken back; 1 left, because those calls were corrected since" in result.stdout
 
 
+def test_a_first_price_that_was_taken_back_is_none(book):
+    """The call is unpriced again, for `adjust` too, and can be made free by hand."""
+    call_id = call(book, None, cost_source="unpriced")
+    run(f"--undo {json.loads(run('--prices p.toml --json').stdout)['run']}")
+    result = CliRunner().invoke(cli, ["adjust", call_id, "0", "--reason", "a trial"])
+    assert "before: unpriced\nafter:  $0.00\n" in result.stdout
+    assert book.unpriced() == []
+
+
 def test_in_json(book):
     """Every row, exact; the selection as instants of the zone."""
     call(book)

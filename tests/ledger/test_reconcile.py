@@ -747,11 +747,13 @@ def test_budgets_follow_where_it_is_sure_that_they_count_just_those_calls(ledger
         charge(define(ledger, "rolling", window=Window("day", rolling=True)), epoch(FIRST) + 9 * 3600 // 1440 * 1440),
         charge(define(ledger, "berlin", window=Window("day", "Europe/Berlin")), epoch(FIRST) - 7200),
         charge(define(ledger, "rival")),
+        charge(define(ledger, "old rival", match={"session": "s"})),
         charge("nobody knows it"),
         charge(define(ledger, "tokens", unit="tokens")),
         charge(define(ledger, "only one call")),
     ]
     define(ledger, "rival", match={"session": "s"})
+    define(ledger, "old rival")
     call(ledger, charges=(*sure, *unsure))
     call(ledger, charges=(*sure, *unsure[:-1]))
     before = {each: ledger.balance((each.budget, each.scope, each.window_start)).spent for each in (*sure, *unsure)}

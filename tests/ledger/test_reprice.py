@@ -26,6 +26,7 @@ from tollspan.ledger import (
     event_id_for,
     fetched_call_id,
     new_call_id,
+    spend_of,
     to_nano,
     to_usd,
 )
@@ -192,6 +193,8 @@ def test_an_estimate_with_usage_stays_an_estimate(ledger, dearer):
     call(ledger, cost_actual_usd=None, cost_est_usd=Decimal("0.0006"), estimated=True)
     assert ledger.reprice(ALL, prices=dearer).calls == {"changed": 1}
     assert (ledger.balance(B).spent, ledger.balance(B).estimated) == (1_200_000, 1_200_000)
+    (row,) = ledger.report()
+    assert (row.cost_estimated_usd, row.cost_actual_usd) == (Decimal("0.0012"), 0)
 
 
 def test_the_answer_that_was_fetched_is_what_is_repriced(ledger, dearer):
@@ -389,6 +392,15 @@ def test_a_run_is_taken_back(ledger, dearer):
     again = ledger.undo("reprice", run)
     assert (again.now, again.before, ledger.latest_offset()) == (0, 3, offset)
     assert ledger.reprice(ALL, prices=dearer).calls == {"changed": 2, "first": 1}
+
+
+def test_a_price_that_was_taken_back_can_be_given_by_hand(ledger, dearer):
+    """The call is unpriced again, and not free: to say that it is changes it."""
+    call_id = call(ledger, None)
+    ledger.undo("reprice", ledger.reprice(ALL, prices=dearer).run)
+    assert spend_of(ledger.events_for_call(call_id)) is None
+    assert ledger.adjust(call_id, Decimal(0), reason="a free trial")
+    assert (ledger.unpriced(), spend_of(ledger.events_for_call(call_id))) == ([], 0)
 
 
 def test_what_was_corrected_since_is_not_taken_back(ledger, dearer, tmp_path):

@@ -21,7 +21,7 @@ from tollspan.ledger._batch import Key, key_of
 from tollspan.ledger._definitions import BudgetDefinition
 from tollspan.ledger._events import Charge, LedgerEvent, call_id_prefix
 from tollspan.ledger._money import to_nano
-from tollspan.ledger._queries import known_budgets
+from tollspan.ledger._queries import known_budgets, rival_budgets
 from tollspan.ledger._reconcile._bill import BillError
 from tollspan.ledger._reconcile._compare import Reconciled, ReconciledRow
 from tollspan.ledger._reconcile._counted import DAY_S, start_of
@@ -33,7 +33,6 @@ from tollspan.ledger._writer import Writer
 _NOON_S = 43_200
 _PIECE = 500
 _PLAIN = frozenset({"provider", "model", "operation"})
-_WHOLE_DAYS = frozenset({"day", "week", "month", "total"})
 _SPELLED = {"aws": "aws.bedrock"}
 _CHARGES = """
     SELECT charges FROM event
@@ -131,14 +130,13 @@ def _digest(provider: str, model: str) -> bytes:
 def _sure_budgets(store: SQLiteStore) -> dict[str, BudgetDefinition]:
     """The budgets, by account, that count by nothing but what a bill tells; by every definition of their name."""
     by_name: dict[str, list[BudgetDefinition]] = {}
-    for known in known_budgets(store):
+    for known in (*known_budgets(store), *rival_budgets(store, since=0)):
         by_name.setdefault(known.definition.account, []).append(known.definition)
     return {account: own[0] for account, own in by_name.items() if all(map(_is_sure, own))}
 
 
 def _is_sure(definition: BudgetDefinition) -> bool:
-    window = definition.window
-    if definition.unit != "USD" or window is None or window.rolling or window.kind not in _WHOLE_DAYS:
+    if definition.unit != "USD" or definition.window is None:
         return False
     return {name for name, _ in _pairs(definition.match)} <= _PLAIN and definition.each in (None, *_PLAIN)
 
