@@ -1,5 +1,6 @@
 """`tollspan reprice`: the difference that is shown, what is written, and how a run is taken back."""
 
+import io
 import json
 import os
 import shlex
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tollspan.console import _progress
+from tollspan.console import _reconcile as _console_reconcile
+from tollspan.console import _reprice as _console_reprice
 from tollspan.console._cli import cli
 from tollspan.ledger import Ledger, LedgerEvent, _reprice, new_call_id
 
@@ -188,6 +192,33 @@ def test_without_a_ledger_nothing_is_made(path):
     """The command reads a ledger, and never makes one."""
     assert "no ledger at" in refused("--dry-run")
     assert not path.exists()
+
+
+class Terminal(io.StringIO):
+    """Standard error on a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_long_work_shows_a_bar_on_a_terminal_only(book, tmp_path, monkeypatch, terminal, shown):
+    """Repricing, taking back, and reading an export: a bar after a second, gone at the end; none in a pipe."""
+    call(book)
+    (tmp_path / "export.csv").write_text(f"start_time,amount_value,line_item\n{NOON},1,gpt-x\n", encoding="utf-8")
+    monkeypatch.setattr(_progress, "_BAR_AFTER_S", 0)
+    monkeypatch.setattr(sys, "stderr", stream := terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    nothing = dict.fromkeys(("since", "until", "model", "provider", "tz"))
+    flags = dict.fromkeys(("stated", "corrected", "dry_run", "as_json"), False)
+    _console_reprice.reprice(None, prices="p.toml", **nothing, **flags)
+    _console_reprice.undo(None, "reprice", book.tail(1)[0].records[0]["run"], as_json=False)
+    flags = dict.fromkeys(("adjust", "one_sided", "as_json", "as_csv"), False)
+    bounds = dict.fromkeys(("since", "until", "form"))
+    _console_reconcile.show(None, files=["export.csv"], same=(), tolerance="1%", **bounds, **flags)
+    for what in ("repricing", "taking back", "reading"):
+        assert (what in stream.getvalue()) is shown
 
 
 @pytest.mark.parametrize("command", ["reprice", "reconcile"])
