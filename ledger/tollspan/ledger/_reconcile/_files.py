@@ -120,7 +120,7 @@ def _told(pages: Sequence[Mapping[str, Any]]) -> BillFormat | None:
                 continue
             if "date" in entry and "usage" in entry:
                 return "openrouter"
-            results = entry.get("results", entry.get("result"))
+            results = entry.get("results")
             for result in results if isinstance(results, list) else ():
                 if isinstance(result, Mapping) and (found := _told_by(entry, result)):
                     return found
