@@ -330,6 +330,20 @@ def test_an_interrupted_run_goes_on_under_its_name(ledger, dearer, tmp_path, mon
     assert not third.resumed
 
 
+def test_a_run_that_was_interrupted_at_its_very_end_still_tells_its_name(ledger, dearer):
+    """Nothing is left to write, but without the name it could not be taken back."""
+    call(ledger)
+
+    def stop(*_):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        ledger.reprice(ALL, prices=dearer, progress=stop)
+    found = ledger.reprice(ALL, prices=dearer)
+    assert (found.calls, found.resumed) == ({"unchanged": 1}, True)
+    assert ledger.undo("reprice", found.run).now == 1
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
