@@ -782,6 +782,33 @@ def test_a_quick_other_one_wins_once(ledger, file, monkeypatch):
     assert not ledger.verify()
 
 
+def test_an_interrupted_run_goes_on_under_its_name(ledger, file, monkeypatch):
+    """Stopped between two pieces, or after the last: the same bill does the rest, and all of it can be taken back."""
+    monkeypatch.setattr(_settle, "_PIECE", 2)
+    days = [f"2026-09-{day}" for day in range(21, 27)]
+    path = file(openai_costs([(day, "gpt-4o-2024-08-06, input", 2) for day in days], days=days))
+    call(ledger, "1.5")
+    before = state(ledger)
+    write, pieces = _settle.write_adjusts, []
+
+    def interrupted(*arguments):
+        write(*arguments)
+        pieces.append(1)
+        if len(pieces) in {1, 3}:
+            raise KeyboardInterrupt
+        return set()
+
+    monkeypatch.setattr(_settle, "write_adjusts", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ledger.reconcile([path], adjust=True)
+        assert not ledger.verify()
+    found = ledger.reconcile([path], adjust=True)
+    assert (found.adjusted, found.after.total.difference) == (0, 0)
+    assert ledger.undo("reconcile", found.run).now == 6
+    assert state(ledger) == before
+
+
 def test_repricing_after_it_tells_that_it_has_to_be_done_again(ledger, file, tmp_path):
     """The difference to a bill is no call: it is not repriced, and what is repriced below it changes the sum."""
     (tmp_path / "p.toml").write_text('[[price]]\nmodel = "gpt-4o*"\ninput_mtok = 1000\noutput_mtok = 1000\n')

@@ -49,26 +49,34 @@ def settle(store: SQLiteStore, writer: Writer, found: Reconciled, *, one_sided: 
         raise BillError(f"an export of {found.format} counts tokens and states no costs; adjust by one of costs")
     if any(reason.code == "no_models" for reason in found.reasons):
         raise BillError("the export names no models, so there is no day of a model to adjust; group it by model")
+    terms = {"reconcile": [[row.day, row.model, str(row.billed)] for row in found.rows if row.billed]}
     chosen = [row for row in found.rows if _chosen(row, found, one_sided=one_sided)]
-    if not chosen:
-        return
-    terms = {"reconcile": [[row.day, row.model, str(row.billed), str(row.counted)] for row in chosen]}
-    found.run, _ = begin_run(store, writer, terms)
-    sure = _sure_budgets(store)
-    adjusts = []
-    for row in chosen:
-        adjust = _adjust(store, row, found, sure)
-        if adjust is None:
-            _leave(found, "adjusted as often as a row can be")
-        else:
-            adjusts.append(adjust)
-    for start in range(0, len(adjusts), _PIECE):
-        piece = adjusts[start : start + _PIECE]
-        conflicts = write_adjusts(store, writer, piece)
-        found.adjusted += len(piece) - len(conflicts)
-        for _ in conflicts:
-            _leave(found, "somebody else adjusted it at this moment")
-    end_run(store, writer, terms)
+    sure = _sure_budgets(store) if chosen else {}
+    for start in range(0, len(chosen), _PIECE):
+        if found.run is None:
+            found.run, _ = begin_run(store, writer, terms)
+        _settle_piece(store, writer, found, chosen[start : start + _PIECE], sure)
+    ended = end_run(store, writer, terms)
+    found.run = found.run or ended  # it was interrupted when all was written
+
+
+def _settle_piece(
+    store: SQLiteStore,
+    writer: Writer,
+    found: Reconciled,
+    chosen: Sequence[ReconciledRow],
+    sure: Mapping[str, BudgetDefinition],
+) -> None:
+    made = [_adjust(store, row, found, sure) for row in chosen]
+    adjusts = [adjust for adjust in made if adjust is not None]
+    conflicts = write_adjusts(store, writer, adjusts)
+    found.adjusted += len(adjusts) - len(conflicts)
+    for why, count in (
+        ("adjusted as often as a row can be", len(made) - len(adjusts)),
+        ("somebody else adjusted it at this moment", len(conflicts)),
+    ):
+        if count:
+            found.left[why] = count + found.left.get(why, 0)
 
 
 def _chosen(row: ReconciledRow, found: Reconciled, *, one_sided: bool) -> bool:
