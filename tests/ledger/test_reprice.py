@@ -239,7 +239,7 @@ def test_a_call_keeps_its_service_tier(ledger):
     recorded = call(
         ledger, "0.5", model="o4-mini", began=at, cost_source="genai-prices:0.1", cost_rates={"service_tier": "batch"}
     )
-    told = call(ledger, right, model="o4-mini", began=at, cost_source=source, cost_rates=batch.rates())
+    told = call(ledger, right, model="o4-mini", began=at, cost_source=source, cost_rates=batch.rates() | {"flags": []})
     silent = call(
         ledger, right, model="o4-mini", began=at, cost_source="genai-prices:0.1", cost_rates={"input_mtok": "77"}
     )

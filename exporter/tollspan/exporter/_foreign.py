@@ -77,10 +77,10 @@ def book(record: CallRecord, said: Inference, prices: PriceBook) -> None:
     """Put the cost into the record: what the span states, or else its usage at its price, or else why there is none."""
     if record.outcome == "unbilled":
         return
+    record.service_tier = said.service_tier
     if said.cost_usd is not None:
         record.cost, record.cost_source = to_nano(said.cost_usd), "span"
     elif record.usage is not None:
-        record.service_tier = said.service_tier
         book_usage(record, partial(_price_of, record, said, prices))
     else:
         reason = _UNKNOWN if record.outcome == "unknown" else _WITHOUT_USAGE

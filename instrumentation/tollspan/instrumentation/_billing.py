@@ -20,14 +20,13 @@ def book(
     """Put the cost of an answer into the record of its call."""
     record.response_model, record.response_id = answer.model, answer.response_id
     record.usage = request.usage_of(answer) if answer.complete else answer.usage
+    record.service_tier = answer.service_tier or request.service_tier
     if answer.cost_usd is not None:
         record.cost, record.cost_source = to_nano(answer.cost_usd), "provider"
     elif request.free and not record.usage:
         _book_free(record, None if answer.complete else _CUT)
     elif record.usage is not None:
-        tier = answer.service_tier or request.service_tier
-        record.service_tier = tier
-        book_usage(record, lambda model: price_of(model, tier))
+        book_usage(record, lambda model: price_of(model, record.service_tier))
         _book_others(record, answer, price_of)
     else:
         estimate = _of_what_was_seen(record, request, answer, price_of, cut_stream)

@@ -32,6 +32,7 @@ from ._windows import Window
 from ._writer import Writer
 
 _TIERS = ("batch", "flex", "priority", "fast")
+_BESIDE_PRICES = frozenset({SERVICE_TIER, "region", "flags"})
 _STATED = frozenset({"provider", "span", None})
 _PAGE = 2_000
 _AFTER_ALL = b"\xff" * 16
@@ -344,9 +345,14 @@ def _tier_of(event: LedgerEvent, book: PriceBook, began: float) -> str | None:
         return str(recorded)
     for tier in (None, *_TIERS) if rates else ():
         card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=tier)
-        if isinstance(card, RateCard) and card.rates() == rates:
+        if isinstance(card, RateCard) and _prices_in(card.rates()) == _prices_in(rates):
             return tier
     return None
+
+
+def _prices_in(rates: Mapping[str, Any]) -> dict[str, Any]:
+    """The prices alone, without what else is told of them."""
+    return {name: price for name, price in rates.items() if name not in _BESIDE_PRICES}
 
 
 def _rates_with_tier(card: RateCard, event: LedgerEvent) -> dict[str, Any]:
