@@ -260,7 +260,9 @@ WRONG = {
     "another CSV": ("name,score\nada,9\n", r"its first line is 'name, score'"),
     "another JSON": ('{"data": [{"id": 1}]}', "is JSON, but none of the exports"),
     "no page": ('{"object": "list"}', r"page 1 has no list `data`"),
-    "an error of the API": ('{"error": {"message": "key sk-1 is wrong", "type": "auth"}}', r"as it is \(it is an error: 'auth'\)$"),
+    "an error of the API": (
+        '{"error": {"message": "key sk-1 is wrong", "type": "auth"}}', r"as it is \(it is an error: 'auth'\)$",
+    ),
     "half a JSON": (samples.OPENAI_COSTS[:200], r"is no whole JSON: .*; export it again"),
     "nested too deep": ("[" * 100_000, r"is no whole JSON"),
     "a zip": (b"PK\x03\x04...", "is a zip archive; unpack it first"),

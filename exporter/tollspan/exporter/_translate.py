@@ -190,17 +190,17 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
     return charge_of(limit, fallback if spend is None else spend)
 
 
+def _timing(record: CallRecord) -> dict[str, float]:
+    timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
+    return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
+
+
 def _rates(record: CallRecord) -> dict[str, Any] | None:
     """The prices used; and the tier of what is not billed as everything is: without it nobody could price it again."""
     rates = record.rate_card.rates() if record.rate_card else {}
     if record.service_tier and record.service_tier.lower() not in _STANDARD_TIERS:
         rates[SERVICE_TIER] = record.service_tier.lower()
     return rates or None
-
-
-def _timing(record: CallRecord) -> dict[str, float]:
-    timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
-    return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
 
 
 def _usd(nano: int | None) -> Decimal | None:
