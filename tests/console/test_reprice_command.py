@@ -173,7 +173,7 @@ def test_the_configured_prices_are_used(book, tmp_path, monkeypatch):
         ("--tz Mars", "Mars"),
         (
             "--prices wrong.toml",
-            "wrong.toml: [[price]] entry 1: unknown field 'inptu_mtok'; did you mean 'input_mtok'?",
+            "unknown field 'inptu_mtok'; did you mean 'input_mtok'?",
         ),
         ("--prices missing.toml", "File 'missing.toml' does not exist"),
         ("--undo 20260101-000000-000", "knows no run '20260101-000000-000' of `tollspan reprice`: it has had no run"),
