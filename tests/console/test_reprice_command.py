@@ -173,7 +173,7 @@ def test_the_configured_prices_are_used(book, tmp_path, monkeypatch):
         ("--tz Mars", "Mars"),
         (
             "--prices wrong.toml",
-            "unknown field 'inptu_mtok'; did you mean 'input_mtok'?",
+            "field 'inptu_mtok'",
         ),
         ("--prices missing.toml", "File 'missing.toml' does not exist"),
         ("--undo 20260101-000000-000", "knows no run '20260101-000000-000' of `tollspan reprice`: it has had no run"),
@@ -227,6 +227,19 @@ def test_the_page_names_every_option(command):
     page = (Path(__file__).parents[2] / "docs/reprice-and-reconcile.md").read_text(encoding="utf-8")
     options = [option for each in cli.commands[command].params for option in each.opts]
     assert [option for option in options if option not in page] == []
+
+
+def test_the_pages_example_runs(book, tmp_path, capsys):
+    """It is run as it is written, on this ledger and an export of OpenAI."""
+    call(book, "0.5", model="gpt-4o")
+    bucket = {"start_time": NOON - 43_200, "end_time": NOON + 43_200}
+    result = {"amount": {"value": 1, "currency": "usd"}, "line_item": "gpt-4o, input"}
+    (tmp_path / "costs.json").write_text(json.dumps({"data": [{**bucket, "results": [result]}]}))
+    page = (Path(__file__).parents[2] / "docs/reprice-and-reconcile.md").read_text(encoding="utf-8")
+    exec(compile(page.split("```python\n")[1].split("```")[0], "reprice-and-reconcile.md", "exec"), {})
+    repriced, reconciled = capsys.readouterr().out.splitlines()
+    assert repriced.startswith("Counter({'changed': 1}) [('2026-09-21', 'gpt-4o', Decimal('-0.4")
+    assert reconciled == "False [('2026-09-21', 'gpt-4o', Decimal('0.5'))]"
 
 
 SLOW = """

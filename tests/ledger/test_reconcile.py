@@ -528,14 +528,17 @@ def test_estimated_costs(ledger, file):
 
 
 def test_calls_that_were_seen_by_half(ledger, file):
-    """On the wire only, in spans of others, not billed by what the ledger knows, or over midnight."""
+    """On the wire only, in spans of others, not billed by what the ledger knows, without usage, or over midnight."""
     call(ledger, "0.5", category="uncovered")
     call(ledger, "0.5", category="foreign")
     call(ledger, None, event_type="cancel", usage={})
     call(ledger, "0.25", began=epoch(SECOND) - 1, timestamp=float(epoch(SECOND) + 1))
+    call(ledger, "0.1", usage={})
+    call(ledger, "0.1", usage={"tokens_in": 1, "tokens_in@claude-opus-4-5": 2})
+    call(ledger, "0", usage={}, cost_source="free")
     reasons = explained(ledger, file)
     assert {code: reason.calls for code, reason in reasons.items()} == {
-        "uncovered": 1, "foreign": 1, "unbilled": 1, "overnight": 1,
+        "uncovered": 1, "foreign": 1, "unbilled": 1, "unknown": 1, "other_models": 1, "overnight": 1,
     }  # fmt: skip
     assert reasons["overnight"].usd == Decimal("0.25")
 
