@@ -1,5 +1,6 @@
 """`tollspan reprice`: the difference that is shown, what is written, and how a run is taken back."""
 
+import io
 import json
 import os
 import shlex
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tollspan.console import _progress
+from tollspan.console import _reconcile as _console_reconcile
+from tollspan.console import _reprice as _console_reprice
 from tollspan.console._cli import cli
 from tollspan.ledger import Ledger, LedgerEvent, _reprice, new_call_id
 
@@ -116,6 +120,15 @@ def test_what_was_corrected_since_is_told(book):
     assert "0 adjusts taken back; 1 left, because those calls were corrected since" in result.stdout
 
 
+def test_a_first_price_that_was_taken_back_is_none(book):
+    """The call is unpriced again, for `adjust` too, and can be made free by hand."""
+    call_id = call(book, None, cost_source="unpriced")
+    run(f"--undo {json.loads(run('--prices p.toml --json').stdout)['run']}")
+    result = CliRunner().invoke(cli, ["adjust", call_id, "0", "--reason", "a trial"])
+    assert "before: unpriced\nafter:  $0.00\n" in result.stdout
+    assert book.unpriced() == []
+
+
 def test_in_json(book):
     """Every row, exact; the selection as instants of the zone."""
     call(book)
@@ -160,7 +173,7 @@ def test_the_configured_prices_are_used(book, tmp_path, monkeypatch):
         ("--tz Mars", "Mars"),
         (
             "--prices wrong.toml",
-            "wrong.toml: [[price]] entry 1: unknown field 'inptu_mtok'; did you mean 'input_mtok'?",
+            "field 'inptu_mtok'",
         ),
         ("--prices missing.toml", "File 'missing.toml' does not exist"),
         ("--undo 20260101-000000-000", "knows no run '20260101-000000-000' of `tollspan reprice`: it has had no run"),
@@ -181,12 +194,52 @@ def test_without_a_ledger_nothing_is_made(path):
     assert not path.exists()
 
 
+class Terminal(io.StringIO):
+    """Standard error on a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_long_work_shows_a_bar_on_a_terminal_only(book, tmp_path, monkeypatch, terminal, shown):
+    """Repricing, taking back, and reading an export: a bar after a second, gone at the end; none in a pipe."""
+    call(book)
+    (tmp_path / "export.csv").write_text(f"start_time,amount_value,line_item\n{NOON},1,gpt-x\n", encoding="utf-8")
+    monkeypatch.setattr(_progress, "_BAR_AFTER_S", 0)
+    monkeypatch.setattr(sys, "stderr", stream := terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    nothing = dict.fromkeys(("since", "until", "model", "provider", "tz"))
+    flags = dict.fromkeys(("stated", "corrected", "dry_run", "as_json"), False)
+    _console_reprice.reprice(None, prices="p.toml", **nothing, **flags)
+    _console_reprice.undo(None, "reprice", book.tail(1)[0].records[0]["run"], as_json=False)
+    flags = dict.fromkeys(("adjust", "one_sided", "as_json", "as_csv"), False)
+    bounds = dict.fromkeys(("since", "until", "form"))
+    _console_reconcile.show(None, files=["export.csv"], same=(), tolerance="1%", **bounds, **flags)
+    for what in ("repricing", "taking back", "reading"):
+        assert (what in stream.getvalue()) is shown
+
+
 @pytest.mark.parametrize("command", ["reprice", "reconcile"])
 def test_the_page_names_every_option(command):
     """docs/reprice-and-reconcile.md tells what each of them is for."""
     page = (Path(__file__).parents[2] / "docs/reprice-and-reconcile.md").read_text(encoding="utf-8")
     options = [option for each in cli.commands[command].params for option in each.opts]
     assert [option for option in options if option not in page] == []
+
+
+def test_the_pages_example_runs(book, tmp_path, capsys):
+    """It is run as it is written, on this ledger and an export of OpenAI."""
+    call(book, "0.5", model="gpt-4o")
+    bucket = {"start_time": NOON - 43_200, "end_time": NOON + 43_200}
+    result = {"amount": {"value": 1, "currency": "usd"}, "line_item": "gpt-4o, input"}
+    (tmp_path / "costs.json").write_text(json.dumps({"data": [{**bucket, "results": [result]}]}))
+    page = (Path(__file__).parents[2] / "docs/reprice-and-reconcile.md").read_text(encoding="utf-8")
+    exec(compile(page.split("```python\n")[1].split("```")[0], "reprice-and-reconcile.md", "exec"), {})
+    repriced, reconciled = capsys.readouterr().out.splitlines()
+    assert repriced.startswith("Counter({'changed': 1}) [('2026-09-21', 'gpt-4o', Decimal('-0.4")
+    assert reconciled == "False [('2026-09-21', 'gpt-4o', Decimal('0.5'))]"
 
 
 SLOW = """

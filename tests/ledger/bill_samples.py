@@ -235,7 +235,7 @@ CUR = f"""\
 2026-09-21T06:00:00Z,AmazonBedrock,Usage,USE1-Claude4.5Haiku-output-tokens-batch,0.75,USD,,
 2026-09-21T06:00:00Z,AmazonEC2,Usage,USE1-BoxUsage:m5.large,9.99,USD,,AmazonEC2
 2026-09-21T06:00:00Z,AmazonBedrock,Usage,USE1-Guardrail-ContentPolicyUnits,0.15,USD,,
-2026-09-21T06:00:00Z,AmazonBedrock,Tax,,0.20,USD,,
+2026-09-21T06:00:00Z,AmazonBedrock,Tax,USE1-Claude4.5Haiku-input-tokens,0.20,USD,,
 2026-09-22T06:00:00Z,6qh2xxample,Usage,USE1-MP:USE1_OutputTokenCount-Units,0.50,USD,\
 "{{""product_name"": ""Claude Sonnet 4.6 (Amazon Bedrock Edition)""}}",AmazonBedrockFoundationModels
 """

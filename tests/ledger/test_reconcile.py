@@ -260,7 +260,9 @@ WRONG = {
     "another CSV": ("name,score\nada,9\n", r"its first line is 'name, score'"),
     "another JSON": ('{"data": [{"id": 1}]}', "is JSON, but none of the exports"),
     "no page": ('{"object": "list"}', r"page 1 has no list `data`"),
-    "an error of the API": ('{"error": {"message": "Invalid key"}}', r"\(it is an error: Invalid key\)"),
+    "an error of the API": (
+        '{"error": {"message": "key sk-1 is wrong", "type": "auth"}}', r"as it is \(it is an error: 'auth'\)$",
+    ),
     "half a JSON": (samples.OPENAI_COSTS[:200], r"is no whole JSON: .*; export it again"),
     "nested too deep": ("[" * 100_000, r"is no whole JSON"),
     "a zip": (b"PK\x03\x04...", "is a zip archive; unpack it first"),
@@ -526,14 +528,17 @@ def test_estimated_costs(ledger, file):
 
 
 def test_calls_that_were_seen_by_half(ledger, file):
-    """On the wire only, in spans of others, not billed by what the ledger knows, or over midnight."""
+    """On the wire only, in spans of others, not billed by what the ledger knows, without usage, or over midnight."""
     call(ledger, "0.5", category="uncovered")
     call(ledger, "0.5", category="foreign")
     call(ledger, None, event_type="cancel", usage={})
     call(ledger, "0.25", began=epoch(SECOND) - 1, timestamp=float(epoch(SECOND) + 1))
+    call(ledger, "0.1", usage={})
+    call(ledger, "0.1", usage={"tokens_in": 1, "tokens_in@claude-opus-4-5": 2})
+    call(ledger, "0", usage={}, cost_source="free")
     reasons = explained(ledger, file)
     assert {code: reason.calls for code, reason in reasons.items()} == {
-        "uncovered": 1, "foreign": 1, "unbilled": 1, "overnight": 1,
+        "uncovered": 1, "foreign": 1, "unbilled": 1, "unknown": 1, "other_models": 1, "overnight": 1,
     }  # fmt: skip
     assert reasons["overnight"].usd == Decimal("0.25")
 
@@ -747,11 +752,13 @@ def test_budgets_follow_where_it_is_sure_that_they_count_just_those_calls(ledger
         charge(define(ledger, "rolling", window=Window("day", rolling=True)), epoch(FIRST) + 9 * 3600 // 1440 * 1440),
         charge(define(ledger, "berlin", window=Window("day", "Europe/Berlin")), epoch(FIRST) - 7200),
         charge(define(ledger, "rival")),
+        charge(define(ledger, "old rival", match={"session": "s"})),
         charge("nobody knows it"),
         charge(define(ledger, "tokens", unit="tokens")),
         charge(define(ledger, "only one call")),
     ]
     define(ledger, "rival", match={"session": "s"})
+    define(ledger, "old rival")
     call(ledger, charges=(*sure, *unsure))
     call(ledger, charges=(*sure, *unsure[:-1]))
     before = {each: ledger.balance((each.budget, each.scope, each.window_start)).spent for each in (*sure, *unsure)}
@@ -778,6 +785,33 @@ def test_a_quick_other_one_wins_once(ledger, file, monkeypatch):
     assert (found.adjusted, found.left) == (0, {"somebody else adjusted it at this moment": 1})
     assert ledger.reconcile([path]).rows[0].difference == 0
     assert not ledger.verify()
+
+
+def test_an_interrupted_run_goes_on_under_its_name(ledger, file, monkeypatch):
+    """Stopped between two pieces, or after the last: the same bill does the rest, and all of it can be taken back."""
+    monkeypatch.setattr(_settle, "_PIECE", 2)
+    days = [f"2026-09-{day}" for day in range(21, 27)]
+    path = file(openai_costs([(day, "gpt-4o-2024-08-06, input", 2) for day in days], days=days))
+    call(ledger, "1.5")
+    before = state(ledger)
+    write, pieces = _settle.write_adjusts, []
+
+    def interrupted(*arguments):
+        write(*arguments)
+        pieces.append(1)
+        if len(pieces) in {1, 3}:
+            raise KeyboardInterrupt
+        return set()
+
+    monkeypatch.setattr(_settle, "write_adjusts", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ledger.reconcile([path], adjust=True)
+        assert not ledger.verify()
+    found = ledger.reconcile([path], adjust=True)
+    assert (found.adjusted, found.after.total.difference) == (0, 0)
+    assert ledger.undo("reconcile", found.run).now == 6
+    assert state(ledger) == before
 
 
 def test_repricing_after_it_tells_that_it_has_to_be_done_again(ledger, file, tmp_path):

@@ -26,6 +26,7 @@ from tollspan.ledger import (
     event_id_for,
     fetched_call_id,
     new_call_id,
+    spend_of,
     to_nano,
     to_usd,
 )
@@ -192,6 +193,8 @@ def test_an_estimate_with_usage_stays_an_estimate(ledger, dearer):
     call(ledger, cost_actual_usd=None, cost_est_usd=Decimal("0.0006"), estimated=True)
     assert ledger.reprice(ALL, prices=dearer).calls == {"changed": 1}
     assert (ledger.balance(B).spent, ledger.balance(B).estimated) == (1_200_000, 1_200_000)
+    (row,) = ledger.report()
+    assert (row.cost_estimated_usd, row.cost_actual_usd) == (Decimal("0.0012"), 0)
 
 
 def test_the_answer_that_was_fetched_is_what_is_repriced(ledger, dearer):
@@ -236,7 +239,7 @@ def test_a_call_keeps_its_service_tier(ledger):
     recorded = call(
         ledger, "0.5", model="o4-mini", began=at, cost_source="genai-prices:0.1", cost_rates={"service_tier": "batch"}
     )
-    told = call(ledger, right, model="o4-mini", began=at, cost_source=source, cost_rates=batch.rates())
+    told = call(ledger, right, model="o4-mini", began=at, cost_source=source, cost_rates=batch.rates() | {"flags": []})
     silent = call(
         ledger, right, model="o4-mini", began=at, cost_source="genai-prices:0.1", cost_rates={"input_mtok": "77"}
     )
@@ -327,6 +330,20 @@ def test_an_interrupted_run_goes_on_under_its_name(ledger, dearer, tmp_path, mon
     assert not third.resumed
 
 
+def test_a_run_that_was_interrupted_at_its_very_end_still_tells_its_name(ledger, dearer):
+    """Nothing is left to write, but without the name it could not be taken back."""
+    call(ledger)
+
+    def stop(*_):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        ledger.reprice(ALL, prices=dearer, progress=stop)
+    found = ledger.reprice(ALL, prices=dearer)
+    assert (found.calls, found.resumed) == ({"unchanged": 1}, True)
+    assert ledger.undo("reprice", found.run).now == 1
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -389,6 +406,15 @@ def test_a_run_is_taken_back(ledger, dearer):
     again = ledger.undo("reprice", run)
     assert (again.now, again.before, ledger.latest_offset()) == (0, 3, offset)
     assert ledger.reprice(ALL, prices=dearer).calls == {"changed": 2, "first": 1}
+
+
+def test_a_price_that_was_taken_back_can_be_given_by_hand(ledger, dearer):
+    """The call is unpriced again, and not free: to say that it is changes it."""
+    call_id = call(ledger, None)
+    ledger.undo("reprice", ledger.reprice(ALL, prices=dearer).run)
+    assert spend_of(ledger.events_for_call(call_id)) is None
+    assert ledger.adjust(call_id, Decimal(0), reason="a free trial")
+    assert (ledger.unpriced(), spend_of(ledger.events_for_call(call_id))) == ([], 0)
 
 
 def test_what_was_corrected_since_is_not_taken_back(ledger, dearer, tmp_path):

@@ -16,6 +16,7 @@ from tollspan.ledger import (
     QueryError,
     budget_of,
     format_usd,
+    spend_of,
     to_nano,
     to_usd,
 )
@@ -46,9 +47,8 @@ class _Cost:
     @classmethod
     def of(cls, events: Sequence[LedgerEvent]) -> "_Cost":
         """The cost that a call's events come to."""
-        spends = [(event.spend_usd, event.estimated) for event in events if event.spend_usd is not None]
-        usd = sum((spend for spend, _ in spends), Decimal(0)) if spends else None
-        return cls(usd, sum((spend for spend, estimated in spends if estimated), Decimal(0)))
+        estimates = (event.spend_usd for event in events if event.spend_usd is not None and event.estimated)
+        return cls(spend_of(events), sum(estimates, Decimal(0)))
 
     @property
     def text(self) -> str:

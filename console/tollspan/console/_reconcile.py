@@ -44,13 +44,8 @@ def show(
     as_csv: bool,
 ) -> int:
     """Compare, adjust where that is asked for, and print; gives the exit status."""
-    settings, now = settings_for(url), time.time()
-    bounds = {
-        "since": None if since is None else instant(since, tz="UTC", now=now, option="--since"),
-        "until": None if until is None else instant(until, tz="UTC", now=now, option="--until"),
-    }
-    allowed, pairs = Tolerance.read(tolerance), _pairs(same)
-    with existing_ledger(settings) as ledger, bar("reading") as progress, interruptible("reconcile"):
+    bounds, allowed, pairs = _bounds(since, until), Tolerance.read(tolerance), _pairs(same)
+    with existing_ledger(settings_for(url)) as ledger, bar("reading") as progress, interruptible("reconcile"):
         try:
             found = ledger.reconcile(
                 [Path(file) for file in files],
@@ -71,6 +66,14 @@ def show(
     else:
         _print_text(found, tolerance)
     return 0 if (found.after or found).is_within else 1
+
+
+def _bounds(since: str | None, until: str | None) -> dict[str, float | None]:
+    now, asked = time.time(), {"since": since, "until": until}
+    return {
+        name: None if text is None else instant(text, tz="UTC", now=now, option=f"--{name}")
+        for name, text in asked.items()
+    }
 
 
 def _pairs(same: Iterable[str]) -> dict[str, str]:

@@ -80,10 +80,10 @@ def book(record: CallRecord, said: Inference, prices: PriceBook) -> None:
     """
     if record.outcome == "unbilled":
         return
+    record.service_tier = said.service_tier
     if said.cost_usd is not None:
         book_stated(record, said.cost_usd, "span", partial(_price_of, record, said, prices))
     elif record.usage is not None:
-        record.service_tier = said.service_tier
         book_usage(record, partial(_price_of, record, said, prices))
     else:
         reason = _UNKNOWN if record.outcome == "unknown" else _WITHOUT_USAGE

@@ -35,7 +35,7 @@ class CallRecord:
     `limits` are the balances that the call counts in; `held` is the hold taken for the attempt now on the wire, and
     `begun` the journal's note of a call without a hold.
     `fetchable` is an answer that the provider keeps: it may be fetched again, and counts once.
-    `service_tier` is the one that the usage was priced at.
+    `service_tier` is the one that the answer names, or else the request.
     `cost` is the actual cost; `estimate` is what is booked where the actual cost cannot be known. `doubts` say why a
     cost may not be what the provider charges, such as a service tier without a price.
     """

@@ -182,6 +182,11 @@ def _charge(record: CallRecord, limit: Limit) -> Charge:
     return charge_of(limit, fallback if spend is None else spend)
 
 
+def _timing(record: CallRecord) -> dict[str, float]:
+    timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
+    return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}
+
+
 def _rates(record: CallRecord) -> dict[str, Any] | None:
     """The prices used, the tier of what is not billed as everything is, and under `flags` what about it is in doubt.
 
@@ -193,8 +198,3 @@ def _rates(record: CallRecord) -> dict[str, Any] | None:
     if record.doubts:
         rates["flags"] = list(record.doubts)
     return rates or None
-
-
-def _timing(record: CallRecord) -> dict[str, float]:
-    timing = {"total_ms": record.total_ms, "ttft_ms": record.ttft_ms}
-    return {name: round(ms, 3) for name, ms in timing.items() if ms is not None}

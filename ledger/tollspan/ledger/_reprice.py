@@ -8,7 +8,7 @@ run which is repeated or goes on writes nothing twice.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -32,6 +32,7 @@ from ._windows import Window
 from ._writer import Writer
 
 _TIERS = ("batch", "flex", "priority", "fast")
+_BESIDE_PRICES = frozenset({SERVICE_TIER, "region", "flags"})
 _STATED = frozenset({"provider", "span", None})
 _PAGE = 2_000
 _AFTER_ALL = b"\xff" * 16
@@ -206,22 +207,33 @@ def reprice(
     terms = {"reprice": command or repr(selection), "prices": digest}
     for page in _pages(store, selection, progress):
         decided = [(call, *_decide(call, book, selection)) for call in page if selection.matches(call.shown)]
-        adjusts = [(number, adjust) for number, (_, _, adjust) in enumerate(decided) if adjust is not None]
-        quicker: set[int] = set()
-        if adjusts and not dry_run:
-            if found.run is None:
-                found.run, found.resumed = begin_run(store, writer, terms)
-            marked = [of_run(_with_reason(adjust, found.run), "reprice", found.run) for _, adjust in adjusts]
-            quicker = {adjusts[index][0] for index in write_adjusts(store, writer, marked)}
-        for number, (call, verdict, adjust) in enumerate(decided):
-            lost = number in quicker
-            found.calls["conflict" if lost else verdict] += verdict == "reconciled" or not call.is_of_a_bill
-            if not call.is_of_a_bill:
-                table.add(call, None if lost else adjust)
-    if not dry_run:
-        end_run(store, writer, terms)
+        lost = set() if dry_run else _write(store, writer, found, terms, [each for _, _, each in decided if each])
+        for call, verdict, adjust in decided:
+            if call.is_of_a_bill:
+                found.calls["reconciled"] += verdict == "reconciled"
+            elif adjust is not None and adjust.event_id in lost:
+                found.calls["conflict"] += 1
+                table.add(call, None)
+            else:
+                found.calls[verdict] += 1
+                table.add(call, adjust)
+    ended = None if dry_run else end_run(store, writer, terms)
+    if ended is not None and found.run is None:  # it was interrupted when all was written
+        found.run, found.resumed = ended, True
     found.rows = table.rows
     return found
+
+
+def _write(
+    store: SQLiteStore, writer: Writer, found: Repriced, terms: Mapping[str, Any], adjusts: Sequence[LedgerEvent]
+) -> set[str]:
+    """Store the adjusts of a page as ones of the run; gives the ids of those that somebody was quicker with."""
+    if not adjusts:
+        return set()
+    if found.run is None:
+        found.run, found.resumed = begin_run(store, writer, terms)
+    marked = [of_run(_with_reason(adjust, found.run), "reprice", found.run) for adjust in adjusts]
+    return {marked[index].event_id for index in write_adjusts(store, writer, marked)}
 
 
 # ---- one call
@@ -333,9 +345,14 @@ def _tier_of(event: LedgerEvent, book: PriceBook, began: float) -> str | None:
         return str(recorded)
     for tier in (None, *_TIERS) if rates else ():
         card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=tier)
-        if isinstance(card, RateCard) and card.rates() == rates:
+        if isinstance(card, RateCard) and _prices_in(card.rates()) == _prices_in(rates):
             return tier
     return None
+
+
+def _prices_in(rates: Mapping[str, Any]) -> dict[str, Any]:
+    """The prices alone, without what else is told of them."""
+    return {name: price for name, price in rates.items() if name not in _BESIDE_PRICES}
 
 
 def _rates_with_tier(card: RateCard, event: LedgerEvent) -> dict[str, Any]:

@@ -81,10 +81,15 @@ def begin_run(store: SQLiteStore, writer: Writer, command: Mapping[str, Any]) ->
     return _run_id(began), False
 
 
-def end_run(store: SQLiteStore, writer: Writer, command: Mapping[str, Any]) -> None:
-    """The command has come to its end: the next one like it is a run of its own. Raises LedgerUnavailable."""
+def end_run(store: SQLiteStore, writer: Writer, command: Mapping[str, Any]) -> str | None:
+    """The command has come to its end: the next one like it is a run of its own. Gives the id of the run that ends.
+
+    Raises LedgerUnavailable.
+    """
+    sql = "DELETE FROM ledger_fact WHERE name = ? RETURNING value"
     with writer.store_lock, store.transaction() as connection:
-        connection.execute("DELETE FROM ledger_fact WHERE name = ?", (_fact_of(command),))
+        row = connection.execute(sql, (_fact_of(command),)).fetchone()
+    return None if row is None else _run_id(row[0])
 
 
 def of_run(adjust: LedgerEvent, kind: RunKind, run: str) -> LedgerEvent:

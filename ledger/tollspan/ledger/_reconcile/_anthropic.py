@@ -6,8 +6,7 @@ Formats: platform.claude.com/docs/en/api/admin/cost_report and .../usage_report 
 and names of models for people ("Claude Haiku 4.5").
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tollspan.ledger._reconcile._bill import (
@@ -15,7 +14,7 @@ from tollspan.ledger._reconcile._bill import (
     BillError,
     BillLine,
     amount,
-    rows,
+    buckets,
     table,
     text,
     tokens,
@@ -27,6 +26,7 @@ from tollspan.ledger._reconcile._bill import (
 PROVIDER = "anthropic"
 _CENTS = -2
 _STANDARD = (None, "standard")
+_SPAN = ("starting_at", "ending_at")
 _TOKENS = ("uncached_input_tokens", "cache_read_input_tokens", "output_tokens")
 _CSV_TOKENS = (
     "usage_input_tokens_no_cache",
@@ -40,7 +40,7 @@ _CSV_TOKENS = (
 def read_costs(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill from pages of the cost report. Raises BillError."""
     bill = Bill(format="anthropic-cost", provider=PROVIDER, measure="usd")
-    for place, start, result in _results(bill, pages, where):
+    for place, start, result in buckets(bill, pages, where, _SPAN):
         usd_only(result.get("currency"), f"{place}.currency")
         kind = text(result.get("token_type")) or text(result.get("cost_type")) or ""
         bill.add(
@@ -59,7 +59,7 @@ def read_costs(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
 def read_usage(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill in tokens from pages of the messages usage report. Raises BillError."""
     bill = Bill(format="anthropic-usage", provider=PROVIDER, measure="tokens")
-    for place, start, result in _results(bill, pages, where):
+    for place, start, result in buckets(bill, pages, where, _SPAN):
         written = table(result.get("cache_creation") or {}, f"{place}.cache_creation")
         counted = tokens_of(result, _TOKENS, f"{place}.")
         counted += sum(tokens(count, f"{place}.cache_creation.{name}") for name, count in written.items())
@@ -117,16 +117,3 @@ def _decimal_text(value: Any, place: str) -> str:
 def _tier(value: Any) -> str | None:
     tier = text(value)
     return None if tier in _STANDARD else tier
-
-
-def _results(bill: Bill, pages: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple[str, datetime, Any]]:
-    for number, page in enumerate(pages):
-        bill.more = bool(page.get("has_more"))
-        prefix = f"{where}: {'' if number == 0 else f'page {number + 1}, '}data"
-        for i, found in enumerate(rows(page.get("data"), prefix)):
-            place = f"{prefix}[{i}]"
-            bucket = table(found, place)
-            start, end = (utc(bucket.get(name), f"{place}.{name}") for name in ("starting_at", "ending_at"))
-            bill.cover(start, end)
-            for j, result in enumerate(rows(bucket.get("results"), f"{place}.results")):
-                yield f"{place}.results[{j}]", start, table(result, f"{place}.results[{j}]")

@@ -1,7 +1,7 @@
 """What a provider says a day of a model has cost: the lines of an export, summed as they are read."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -128,6 +128,25 @@ class Bill:
     def models(self) -> set[str]:
         """The models that it names."""
         return {model for _, model in self.cells if model is not None}
+
+
+def buckets(
+    bill: Bill, pages: Iterable[Mapping[str, Any]], where: str, span: tuple[str, str]
+) -> Iterator[tuple[str, datetime, Mapping[str, Any]]]:
+    """The results of an API that answers in buckets of time: the place of each, when its bucket begins, and itself.
+
+    `span` names the two ends of a bucket. The bill covers the buckets, empty ones too. Raises BillError.
+    """
+    for number, page in enumerate(pages):
+        bill.more = bool(page.get("has_more"))
+        prefix = f"{where}: {'' if number == 0 else f'page {number + 1}, '}data"
+        for i, found in enumerate(rows(page.get("data"), prefix)):
+            place = f"{prefix}[{i}]"
+            bucket = table(found, place)
+            start, end = (utc(bucket.get(name), f"{place}.{name}") for name in span)
+            bill.cover(start, end)
+            for j, result in enumerate(rows(bucket.get("results"), f"{place}.results")):
+                yield f"{place}.results[{j}]", start, table(result, f"{place}.results[{j}]")
 
 
 # ---- values, each with the place where it stands

@@ -267,6 +267,8 @@ def _explained(
         ("uncovered", calls.uncovered, "that no call site covers: more of that kind may not be seen at all"),
         ("foreign", calls.foreign_, "that only spans of others tell of"),
         ("unbilled", calls.unbilled if difference > 0 else 0, "that failed or were cancelled, counted as not billed"),
+        ("unknown", calls.unknown, "of which nobody knows what they used"),
+        ("other_models", calls.behind, "with other models behind them, which may be billed under their own names"),
         ("overnight", calls.overnight, "that ended after midnight UTC, and may be billed on the next day"),
     )
     for code, count, what in counts:

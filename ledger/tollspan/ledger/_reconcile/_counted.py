@@ -17,7 +17,8 @@ class Counted:
     """The calls of a day and model: counts of calls and tokens, money in nano-USD.
 
     `spent` is all that they cost, of which `estimated` is an estimate and `settled` the difference to earlier bills.
-    `overnight` calls began on this day and ended on the next.
+    Of `unknown` calls nobody knows the usage, behind `behind` requests other models have answered too, and `overnight`
+    calls began on this day and ended on the next.
     """
 
     calls: int = 0
@@ -30,6 +31,8 @@ class Counted:
     uncovered: int = 0
     foreign_: int = 0
     unbilled: int = 0
+    unknown: int = 0
+    behind: int = 0
     overnight: int = 0
     overnight_spent: int = 0
     names: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)

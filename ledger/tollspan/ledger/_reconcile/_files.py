@@ -107,9 +107,10 @@ def _pages(path: Path, stream: IO[bytes]) -> list[Mapping[str, Any]]:
 
 
 def _told_error(page: Any) -> str:
+    # Not its message, which may quote a part of the key.
     error = page.get("error") if isinstance(page, Mapping) else None
-    message = error.get("message") if isinstance(error, Mapping) else None
-    return f" (it is an error: {message})" if isinstance(message, str) else ""
+    kind = error.get("type") if isinstance(error, Mapping) else None
+    return f" (it is an error: {kind!r})" if isinstance(kind, str) else ""
 
 
 def _told(pages: Sequence[Mapping[str, Any]]) -> BillFormat | None:
@@ -120,7 +121,7 @@ def _told(pages: Sequence[Mapping[str, Any]]) -> BillFormat | None:
                 continue
             if "date" in entry and "usage" in entry:
                 return "openrouter"
-            results = entry.get("results", entry.get("result"))
+            results = entry.get("results")
             for result in results if isinstance(results, list) else ():
                 if isinstance(result, Mapping) and (found := _told_by(entry, result)):
                     return found

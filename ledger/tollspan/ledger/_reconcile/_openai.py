@@ -11,19 +11,20 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from tollspan.ledger._reconcile._bill import Bill, BillLine, amount, rows, table, text, tokens_of, usd_only, utc
+from tollspan.ledger._reconcile._bill import Bill, BillLine, amount, buckets, table, text, tokens_of, usd_only, utc
 
 PROVIDER = "openai"
 _SURFACE = re.compile(r"^(?P<surface>[\w ]+?) \| (?P<rest>.+)$")
 _MODEL = re.compile(r"(?=.*[0-9-])[A-Za-z0-9][\w.:-]*")
 _TIERS = ("batch", "flex", "priority")
+_SPAN = ("start_time", "end_time")
 _TOKENS = ("input_tokens", "output_tokens")
 
 
 def read_costs(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill from pages of the costs API. Raises BillError."""
     bill = Bill(format="openai-costs", provider=PROVIDER, measure="usd")
-    for place, start, result in _results(bill, pages, where):
+    for place, start, result in buckets(bill, pages, where, _SPAN):
         cost = table(result.get("amount"), f"{place}.amount")
         usd_only(cost.get("currency"), f"{place}.amount.currency")
         usd = amount(cost.get("value"), f"{place}.amount.value")
@@ -34,7 +35,7 @@ def read_costs(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
 def read_usage(pages: Iterable[Mapping[str, Any]], where: str) -> Bill:
     """A bill in tokens from pages of the usage API. Raises BillError."""
     bill = Bill(format="openai-usage", provider=PROVIDER, measure="tokens")
-    for place, start, result in _results(bill, pages, where):
+    for place, start, result in buckets(bill, pages, where, _SPAN):
         bill.add(_usage_line(start, result, f"{place}."))
     return bill
 
@@ -90,16 +91,3 @@ def _span(record: Mapping[str, str], place: str) -> tuple[datetime, datetime | N
     end = record.get("end_time") or ""
     start = utc(record["start_time"], f"{place}: start_time")
     return start, utc(end, f"{place}: end_time") if end.strip() else None
-
-
-def _results(bill: Bill, pages: Iterable[Mapping[str, Any]], where: str) -> Iterable[tuple[str, datetime, Any]]:
-    for number, page in enumerate(pages):
-        bill.more = bool(page.get("has_more"))
-        prefix = f"{where}: {'' if number == 0 else f'page {number + 1}, '}data"
-        for i, found in enumerate(rows(page.get("data"), prefix)):
-            place = f"{prefix}[{i}]"
-            bucket = table(found, place)
-            start, end = (utc(bucket.get(name), f"{place}.{name}") for name in ("start_time", "end_time"))
-            bill.cover(start, end)
-            for j, result in enumerate(rows(bucket.get("results", bucket.get("result")), f"{place}.results")):
-                yield f"{place}.results[{j}]", start, table(result, f"{place}.results[{j}]")

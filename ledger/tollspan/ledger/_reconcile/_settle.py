@@ -21,7 +21,7 @@ from tollspan.ledger._batch import Key, key_of
 from tollspan.ledger._definitions import BudgetDefinition
 from tollspan.ledger._events import Charge, LedgerEvent, call_id_prefix
 from tollspan.ledger._money import to_nano
-from tollspan.ledger._queries import known_budgets
+from tollspan.ledger._queries import known_budgets, rival_budgets
 from tollspan.ledger._reconcile._bill import BillError
 from tollspan.ledger._reconcile._compare import Reconciled, ReconciledRow
 from tollspan.ledger._reconcile._counted import DAY_S, start_of
@@ -33,7 +33,6 @@ from tollspan.ledger._writer import Writer
 _NOON_S = 43_200
 _PIECE = 500
 _PLAIN = frozenset({"provider", "model", "operation"})
-_WHOLE_DAYS = frozenset({"day", "week", "month", "total"})
 _SPELLED = {"aws": "aws.bedrock"}
 _CHARGES = """
     SELECT charges FROM event
@@ -50,26 +49,34 @@ def settle(store: SQLiteStore, writer: Writer, found: Reconciled, *, one_sided: 
         raise BillError(f"an export of {found.format} counts tokens and states no costs; adjust by one of costs")
     if any(reason.code == "no_models" for reason in found.reasons):
         raise BillError("the export names no models, so there is no day of a model to adjust; group it by model")
+    terms = {"reconcile": [[row.day, row.model, str(row.billed)] for row in found.rows if row.billed]}
     chosen = [row for row in found.rows if _chosen(row, found, one_sided=one_sided)]
-    if not chosen:
-        return
-    terms = {"reconcile": [[row.day, row.model, str(row.billed), str(row.counted)] for row in chosen]}
-    found.run, _ = begin_run(store, writer, terms)
-    sure = _sure_budgets(store)
-    adjusts = []
-    for row in chosen:
-        adjust = _adjust(store, row, found, sure)
-        if adjust is None:
-            _leave(found, "adjusted as often as a row can be")
-        else:
-            adjusts.append(adjust)
-    for start in range(0, len(adjusts), _PIECE):
-        piece = adjusts[start : start + _PIECE]
-        conflicts = write_adjusts(store, writer, piece)
-        found.adjusted += len(piece) - len(conflicts)
-        for _ in conflicts:
-            _leave(found, "somebody else adjusted it at this moment")
-    end_run(store, writer, terms)
+    sure = _sure_budgets(store) if chosen else {}
+    for start in range(0, len(chosen), _PIECE):
+        if found.run is None:
+            found.run, _ = begin_run(store, writer, terms)
+        _settle_piece(store, writer, found, chosen[start : start + _PIECE], sure)
+    ended = end_run(store, writer, terms)
+    found.run = found.run or ended  # it was interrupted when all was written
+
+
+def _settle_piece(
+    store: SQLiteStore,
+    writer: Writer,
+    found: Reconciled,
+    chosen: Sequence[ReconciledRow],
+    sure: Mapping[str, BudgetDefinition],
+) -> None:
+    made = [_adjust(store, row, found, sure) for row in chosen]
+    adjusts = [adjust for adjust in made if adjust is not None]
+    conflicts = write_adjusts(store, writer, adjusts)
+    found.adjusted += len(adjusts) - len(conflicts)
+    for why, count in (
+        ("adjusted as often as a row can be", len(made) - len(adjusts)),
+        ("somebody else adjusted it at this moment", len(conflicts)),
+    ):
+        if count:
+            found.left[why] = count + found.left.get(why, 0)
 
 
 def _chosen(row: ReconciledRow, found: Reconciled, *, one_sided: bool) -> bool:
@@ -131,14 +138,13 @@ def _digest(provider: str, model: str) -> bytes:
 def _sure_budgets(store: SQLiteStore) -> dict[str, BudgetDefinition]:
     """The budgets, by account, that count by nothing but what a bill tells; by every definition of their name."""
     by_name: dict[str, list[BudgetDefinition]] = {}
-    for known in known_budgets(store):
+    for known in (*known_budgets(store), *rival_budgets(store, since=0)):
         by_name.setdefault(known.definition.account, []).append(known.definition)
     return {account: own[0] for account, own in by_name.items() if all(map(_is_sure, own))}
 
 
 def _is_sure(definition: BudgetDefinition) -> bool:
-    window = definition.window
-    if definition.unit != "USD" or window is None or window.rolling or window.kind not in _WHOLE_DAYS:
+    if definition.unit != "USD" or definition.window is None:
         return False
     return {name for name, _ in _pairs(definition.match)} <= _PLAIN and definition.each in (None, *_PLAIN)
 

@@ -10,6 +10,8 @@ SELECT window_start('day', call_id) AS day, provider, model,
        count(*) FILTER (WHERE ends AND category = 'uncovered') AS uncovered,
        count(*) FILTER (WHERE ends AND category = 'foreign') AS foreign_,
        count(*) FILTER (WHERE event_type = 'cancel' AND attempts > 0) AS unbilled,
+       count(*) FILTER (WHERE event_type = 'commit' AND usage = '{{}}' AND spend_nusd IS NOT 0) AS unknown,
+       count(*) FILTER (WHERE ends AND usage LIKE '%@%') AS behind,
        count(*) FILTER (WHERE ends AND timestamp >= window_start('day', call_id) + 86400) AS overnight,
        coalesce(sum(spend_nusd) FILTER (WHERE ends AND timestamp >= window_start('day', call_id) + 86400), 0)
            AS overnight_spent
