@@ -62,7 +62,7 @@ assert budget is tollspan.budget.budget
 LATER = {
     "tollspan.ledger": """
         _adjust _archive _batch _events _fetched _figures _holds _journal _ledger _migrations _overrides _parquet
-        _prices _prune _queries _selection _store _sweep _upkeep _verify _writer
+        _prices _prune _queries _recost _reconcile _reprice _runs _selection _store _sweep _upkeep _verify _writer
     """,
     "tollspan.exporter": "_booking _foreign _record _translate _dialects._inference _dialects._read _dialects._tables",
     "tollspan.budget": "_admission _alerts _budget _demand _entry _known _loading _matching _testing _webhook",

@@ -114,6 +114,20 @@ def test_a_fetched_answer_that_had_no_estimate_can_be_corrected(ledger):
     assert ledger.spend_today() == 0.5
 
 
+def test_a_call_that_was_corrected_is_not_corrected_again_by_its_answer(ledger):
+    """Somebody has said what a call without a price has cost; when its answer is fetched, that is no second cost."""
+    began = time.time()
+    event = commit(cost_actual_usd=None, response_id="resp_1", call_id=new_call_id(began).hex(), timestamp=began)
+    ledger.append(event)
+    ledger.adjust(event.call_id, Decimal("0.25"), reason="the invoice")
+    fetched = fetched_call_id("resp_1", began)
+    ledger.write_event(
+        commit("0.25", response_id="resp_1", call_id=fetched.hex(), timestamp=began, usage={"tokens_in": 5})
+    )
+    assert ledger.spend_today() == 0.25
+    assert len(ledger.events_for_call(event.call_id)) == 2
+
+
 costs = st.integers(0, 10**12).map(lambda nano: Decimal(nano).scaleb(-9))
 
 

@@ -57,7 +57,8 @@ def _call_of(connection: Connection, event: LedgerEvent) -> LedgerEvent | None:
 
 
 def _is_adjusted(connection: Connection, call: LedgerEvent) -> bool:
-    return connection.execute("SELECT 1 FROM event WHERE event_id = ?", (_adjust_id(call, 1),)).fetchone() is not None
+    sql = "SELECT 1 FROM event WHERE event_id BETWEEN ? AND ?"
+    return connection.execute(sql, (_adjust_id(call, 0), _adjust_id(call, 255))).fetchone() is not None
 
 
 def _adjusts(call: LedgerEvent, event: LedgerEvent) -> Iterator[LedgerEvent]:

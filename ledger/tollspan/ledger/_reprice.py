@@ -18,21 +18,20 @@ from sqlite3 import Row
 from typing import Any, Literal
 
 from ._batch import Key, key_of
-from ._events import SERVICE_TIER, Charge, LedgerEvent, call_id_prefix
+from ._events import Charge, LedgerEvent, call_id_prefix
 from ._fetched import FETCHED
 from ._money import to_nano, to_usd
-from ._prices import PriceBook, RateCard, Unpriced
+from ._prices import PriceBook, RateCard
 from ._prices._names import provider_id_of
+from ._recost import Recomputed, cost_of, rates_with_tier
 from ._rows import from_row
 from ._runs import OF_A_BILL, Progress, begin_run, end_run, live, next_adjust_id, of_run, write_adjusts
 from ._selection import label, time_zone
 from ._store import SQLiteStore
-from ._units import BEHIND, unit_of
+from ._units import unit_of
 from ._windows import Window
 from ._writer import Writer
 
-_TIERS = ("batch", "flex", "priority", "fast")
-_BESIDE_PRICES = frozenset({SERVICE_TIER, "region", "flags"})
 _STATED = frozenset({"provider", "span", None})
 _PAGE = 2_000
 _AFTER_ALL = b"\xff" * 16
@@ -126,14 +125,6 @@ class Repriced:
     resumed: bool = False
     rows: list[RepricedRow] = field(default_factory=list)
     calls: Counter[Verdict] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    """What a usage costs: nano-USD, and by which card."""
-
-    nano: int
-    card: RateCard
 
 
 @dataclass(slots=True)
@@ -251,8 +242,8 @@ def _decide(call: _Call, book: PriceBook, selection: RepriceSelection) -> tuple[
         return "stated", None
     if not selection.corrected and any(adjust.category != "reprice" for adjust in call.corrections):
         return "corrected", None
-    costs = [_cost_of(event, book, call.began) for event in used]
-    priced = [cost for cost in costs if isinstance(cost, _Cost)]
+    costs = [cost_of(event, book, call.began) for event in used]
+    priced = [cost for cost in costs if isinstance(cost, Recomputed)]
     if len(priced) < len(costs):
         return "unpriced" if call.is_unpriced else "no_price", None
     return _difference(call, used, sum(cost.nano for cost in priced), priced[-1].card)
@@ -280,7 +271,7 @@ def _difference(
         cost_est_usd=amount if like.estimated else None,
         cost_actual_usd=None if like.estimated else amount,
         cost_source=card.source,
-        cost_rates=_rates_with_tier(card, like),
+        cost_rates=rates_with_tier(card, like),
         charges=_charges(counted, nano),
         response_id=None,
     )
@@ -307,57 +298,6 @@ def _with_reason(adjust: LedgerEvent, run: str) -> LedgerEvent:
 
 def _nano(event: LedgerEvent) -> int:
     return 0 if event.spend_usd is None else to_nano(event.spend_usd)
-
-
-# ---- its price
-
-
-def _cost_of(event: LedgerEvent, book: PriceBook, began: float) -> _Cost | Unpriced:
-    """What the usage of an event costs; of other models behind the same request each at its own price."""
-    own: dict[str, float] = {}
-    others: dict[str, dict[str, float]] = {}
-    for key, count in event.usage.items():
-        unit, mark, model = key.partition(BEHIND)
-        (others.setdefault(model, {}) if mark else own)[unit] = count
-    card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=_tier_of(event, book, began))
-    if isinstance(card, Unpriced):
-        return card
-    total = card.cost(own)
-    if isinstance(total, Unpriced):
-        return total
-    for model, usage in others.items():
-        other = book.resolve(provider=event.provider, model=model, at=began)
-        cost = other.cost(usage) if isinstance(other, RateCard) else other
-        if isinstance(cost, Unpriced):
-            return cost
-        total += cost
-    return _Cost(total, card)
-
-
-def _tier_of(event: LedgerEvent, book: PriceBook, began: float) -> str | None:
-    """The service tier of a call: the one recorded, else the one whose rates of today are those it was priced by.
-
-    A call of which neither tells anything is one of the standard tier.
-    """
-    rates = dict(event.cost_rates or {})
-    recorded = rates.get(SERVICE_TIER)
-    if recorded is not None:
-        return str(recorded)
-    for tier in (None, *_TIERS) if rates else ():
-        card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=tier)
-        if isinstance(card, RateCard) and _prices_in(card.rates()) == _prices_in(rates):
-            return tier
-    return None
-
-
-def _prices_in(rates: Mapping[str, Any]) -> dict[str, Any]:
-    """The prices alone, without what else is told of them."""
-    return {name: price for name, price in rates.items() if name not in _BESIDE_PRICES}
-
-
-def _rates_with_tier(card: RateCard, event: LedgerEvent) -> dict[str, Any]:
-    tier = (event.cost_rates or {}).get(SERVICE_TIER)
-    return card.rates() if tier is None else {**card.rates(), SERVICE_TIER: tier}
 
 
 # ---- reading
