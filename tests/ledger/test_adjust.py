@@ -128,6 +128,16 @@ def test_a_call_that_was_corrected_is_not_corrected_again_by_its_answer(ledger):
     assert len(ledger.events_for_call(event.call_id)) == 2
 
 
+def test_a_fetched_answer_is_appended_to_its_call(ledger):
+    """What it adds are adjusts of its call, and the offset is that of the last one, also when it is told again."""
+    began = time.time()
+    event = commit(cost_actual_usd=None, response_id="resp_1", call_id=new_call_id(began).hex(), timestamp=began)
+    ledger.append(event)
+    fetched = fetched_call_id("resp_1", began).hex()
+    answer = commit("0.25", response_id="resp_1", call_id=fetched, timestamp=began, usage={"tokens_in": 5})
+    assert ledger.append(answer) == ledger.append(answer) == ledger.latest_offset() == 2
+
+
 costs = st.integers(0, 10**12).map(lambda nano: Decimal(nano).scaleb(-9))
 
 

@@ -139,10 +139,13 @@ class Ledger:
     def append(self, event: LedgerEvent) -> int:
         """Store an event durably and give its offset; an event that is stored already keeps the offset it has.
 
-        Raises LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
+        Of a fetched answer whose call is stored, the offset is that of the last event of that call's answer. Raises
+        LedgerConflict, and LedgerUnavailable where the event has to wait in memory.
         """
         self.writer.put_durable(Entry.of(event)).wait()
         rows = self.store.query("SELECT offset FROM event WHERE event_id = ?", (bytes.fromhex(event.event_id),))
+        if not rows:
+            rows = found(self.store, "response_id", event.response_id or "")[-1:]
         return int(rows[0]["offset"])
 
     def flush(self, timeout_s: float = 5.0) -> bool:

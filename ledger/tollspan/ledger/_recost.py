@@ -27,14 +27,15 @@ def cost_of(event: LedgerEvent, book: PriceBook, began: float) -> Recomputed | U
     for key, count in event.usage.items():
         unit, mark, model = key.partition(BEHIND)
         (others.setdefault(model, {}) if mark else own)[unit] = count
-    card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=_tier_of(event, book, began))
+    region, tier = (event.cost_rates or {}).get("region"), _tier_of(event, book, began)
+    card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=tier, region=region)
     if isinstance(card, Unpriced):
         return card
     total = card.cost(own)
     if isinstance(total, Unpriced):
         return total
     for model, usage in others.items():
-        other = book.resolve(provider=event.provider, model=model, at=began)
+        other = book.resolve(provider=event.provider, model=model, at=began, region=region)
         cost = other.cost(usage) if isinstance(other, RateCard) else other
         if isinstance(cost, Unpriced):
             return cost
@@ -52,7 +53,9 @@ def _tier_of(event: LedgerEvent, book: PriceBook, began: float) -> str | None:
     if recorded is not None:
         return str(recorded)
     for tier in (None, *_TIERS) if rates else ():
-        card = book.resolve(provider=event.provider, model=event.model, at=began, service_tier=tier)
+        card = book.resolve(
+            provider=event.provider, model=event.model, at=began, service_tier=tier, region=rates.get("region")
+        )
         if isinstance(card, RateCard) and _prices_in(card.rates()) == _prices_in(rates):
             return tier
     return None
