@@ -87,6 +87,7 @@ def test_misses_are_remembered_like_hits():
         ("openrouter", "openrouter/anthropic/claude-sonnet-4.5", "anthropic/claude-sonnet-4.5"),
         ("openai", "gpt-4o-20241120", "gpt-4o"),
         ("dashscope", "Qwen3-Max", "qwen3-max"),
+        ("huggingface", "deepseek-ai/DeepSeek-R1:together", "deepseek-ai/DeepSeek-R1"),
     ],
 )  # fmt: skip
 def test_a_model_is_found_under_the_names_that_apis_give_it(provider, model, listed):

@@ -81,7 +81,8 @@ def listed_card(
     what = f"model {model!r} of provider {provider or host!r}"
     if provider_id is None:
         return Unpriced(f"no price for {what}; {HOW_TO}")
-    names = names_of(model, provider, provider_id)
+    provider_id, name = _routed(provider_id, model)
+    names = names_of(name, provider, provider_id)
     if provider_id == "openai" and names[-1].lower().startswith("gpt-oss") and host != _OPENAI_HOST:
         return Unpriced(
             f"no price for {what}: its weights are open, and its host ({host or 'not known'}) is not OpenAI's; "
@@ -99,6 +100,16 @@ def listed_card(
     if isinstance(found, str):
         return Unpriced(f"{found} lists no price for {what}; {HOW_TO}")
     return found or Unpriced(f"no price for {what}; {HOW_TO}")
+
+
+def _routed(provider_id: str, model: str) -> tuple[str, str]:
+    """The provider whose list has a model, and its name: Hugging Face's `owner/name:together` is served by Together.
+
+    Its router passes on the price of whom it routes to ("Inference Providers, Pricing and Billing").
+    """
+    name, _, behind = model.rpartition(":")
+    routed = f"{provider_id}_{behind.lower()}"
+    return (routed, name) if provider_id == "huggingface" and routed in provider_ids() else (provider_id, model)
 
 
 def provider_ids() -> frozenset[str]:
