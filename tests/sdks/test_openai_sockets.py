@@ -496,6 +496,18 @@ def test_the_user_is_transcribed_by_another_model(instrumented):
     assert heard_by.operation == "transcription"
 
 
+def test_content_is_told_where_it_is_asked_for(instrumented, monkeypatch):
+    """What a response over a websocket was asked stands on its span then, and on no other."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    with instrumented() as seen, SocketServer(Writes()) as server:
+        text(f"http://127.0.0.1:{server.port}/v1")
+        assert "One river." in seen.spans[0].attributes["gen_ai.input.messages"]
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "false")
+    with instrumented() as seen, SocketServer(Writes()) as server:
+        text(f"http://127.0.0.1:{server.port}/v1")
+        assert "gen_ai.input.messages" not in seen.spans[0].attributes
+
+
 def test_lanes_of_one_connection(instrumented):
     """Responses that are made side by side are told apart by their lane."""
     waiting = []
