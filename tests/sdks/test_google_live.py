@@ -154,6 +154,27 @@ def test_a_turn_that_is_not_heard_to_its_end_is_an_estimate(instrumented):
     assert event.cost_est_usd > 0
 
 
+class _Leaving(_Server):
+    """Closes the connection as soon as something is said."""
+
+    async def _serve(self, connection):
+        self.said.append(json.loads(await connection.recv()))
+        await connection.send(json.dumps({"setupComplete": {}}))
+        await connection.recv()
+        await connection.close(1011)
+
+
+def test_a_session_that_the_server_ends_is_an_error(instrumented):
+    """Nobody can tell what the turn has used that was going on: one estimate."""
+    with instrumented() as seen:
+        with pytest.raises(genai.errors.APIError):
+            _Leaving().drive(_converse)
+        event = seen.end
+        assert seen.open_holds == 0
+    assert (event.event_type, event.status, event.estimated) == ("commit", "error", True)
+    assert event.error_type
+
+
 def test_what_the_server_begins_is_counted_too(instrumented):
     """A model may speak again without being spoken to: that turn has its usage as well."""
     with instrumented() as seen:
