@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -152,6 +153,39 @@ def test_a_turn_that_is_not_heard_to_its_end_is_an_estimate(instrumented):
         True,
     )
     assert event.cost_est_usd > 0
+
+
+def test_what_a_turn_may_have_cost_goes_by_its_sound(instrumented):
+    """A second of sound is a few tokens, and not as many as it has bytes."""
+
+    async def hum(session):
+        sound = types.Blob(data=bytes(32_000), mime_type="audio/pcm;rate=16000")
+        await session.send_realtime_input(audio=sound)
+
+    with instrumented() as seen:
+        _Server().drive(hum)
+        assert 0 < seen.end.cost_est_usd < Decimal("0.005")
+
+
+class _Leaving(_Server):
+    """Closes the connection as soon as something is said."""
+
+    async def _serve(self, connection):
+        self.said.append(json.loads(await connection.recv()))
+        await connection.send(json.dumps({"setupComplete": {}}))
+        await connection.recv()
+        await connection.close(1011)
+
+
+def test_a_session_that_the_server_ends_is_an_error(instrumented):
+    """Nobody can tell what the turn has used that was going on: one estimate."""
+    with instrumented() as seen:
+        with pytest.raises(genai.errors.APIError):
+            _Leaving().drive(_converse)
+        event = seen.end
+        assert seen.open_holds == 0
+    assert (event.event_type, event.status, event.estimated) == ("commit", "error", True)
+    assert event.error_type
 
 
 def test_what_the_server_begins_is_counted_too(instrumented):

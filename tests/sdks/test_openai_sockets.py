@@ -479,6 +479,20 @@ def test_what_a_live_session_delegates_is_a_call_of_its_own(instrumented):
     assert used == {WRITER: WRITTEN, TALKER: {"audio_seconds": 2.5}}
 
 
+def test_who_only_listens_to_a_live_session_counts_nothing(instrumented):
+    """What a session delegates is counted where it was started, and not once more by those who listen as well."""
+    if not hasattr(openai.OpenAI, "live"):
+        pytest.skip("this version of openai has no live sessions")
+    nested = {"type": "response.completed", "response": {"id": "r", "model": WRITER, "usage": COUNTED}}
+    server = SocketServer(lambda message: [{"type": "response.event", "event_id": "e1", "event": nested}])
+    with instrumented() as seen, server:
+        client = openai.OpenAI(**options(f"http://127.0.0.1:{server.port}/v1"))
+        with client.live.connect() as connection:
+            connection.send({"type": "session.update", "session": {}})
+            assert connection.recv().type == "response.event"
+        assert seen.events == []
+
+
 def test_the_user_is_transcribed_by_another_model(instrumented):
     """What a session hears with another model is a call of that model's, at its price."""
     tokens = {"type": "tokens", "total_tokens": 22, "input_tokens": 13, "output_tokens": 9}
@@ -494,6 +508,18 @@ def test_the_user_is_transcribed_by_another_model(instrumented):
         (heard_by,) = seen.of("commit")
     assert (heard_by.model, dict(heard_by.usage)) == ("gpt-4o-transcribe", {"tokens_in": 13, "tokens_out": 9})
     assert heard_by.operation == "transcription"
+
+
+def test_content_is_told_where_it_is_asked_for(instrumented, monkeypatch):
+    """What a response over a websocket was asked stands on its span then, and on no other."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    with instrumented() as seen, SocketServer(Writes()) as server:
+        text(f"http://127.0.0.1:{server.port}/v1")
+        assert "One river." in seen.spans[0].attributes["gen_ai.input.messages"]
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "false")
+    with instrumented() as seen, SocketServer(Writes()) as server:
+        text(f"http://127.0.0.1:{server.port}/v1")
+        assert "gen_ai.input.messages" not in seen.spans[0].attributes
 
 
 def test_lanes_of_one_connection(instrumented):

@@ -17,8 +17,12 @@ from tollspan.instrumentation._readers._facts import InputBound
 from tollspan.instrumentation._readers._gemini._live import GEMINI_LIVE
 from tollspan.instrumentation._sockets._talk import Message, Talk, Unsaid
 
-_HEAD = 64
+_HEAD, _EDGE = 64, 160
 _OK = 200
+# A session hears 16-bit PCM alone, which has 16,000 bytes a second or more, and is 32 tokens a second (Google's guides
+# "Live API capabilities" and "Audio understanding").
+_PCM, _BYTES_PER_TOKEN = '"audio/pcm', 500
+_DECODED = 3 / 4
 _VERTEX = "aiplatform"
 
 
@@ -28,6 +32,12 @@ def live_session(url: Any, message: Message) -> Talk | None:
         return None
     setup = orjson.loads(message).get("setup")
     return _Live(url, setup) if isinstance(setup, dict) and "model" in setup else None
+
+
+def _tokens(message: Message) -> int:
+    """Bound the tokens of a message: no text has more than bytes, and sound has far fewer."""
+    edges = f"{message[:_EDGE]!s}{message[-_EDGE:]!s}"
+    return int(len(message) * _DECODED) // _BYTES_PER_TOKEN + 1 if _PCM in edges else len(message)
 
 
 class _Live(Talk):
@@ -55,7 +65,7 @@ class _Live(Talk):
 
     def sending(self, message: Message) -> None:
         """See `Talk.sending`: the setup alone says nothing."""
-        self._sent += len(message)
+        self._sent += _tokens(message)
         if self._is_set_up and self._call is not None and not self._call.record.attempts:
             self._call.before_attempt()
         self._is_set_up = True
@@ -99,6 +109,6 @@ class _Live(Talk):
         return call
 
     def _bound(self, setup: Callable[[], InputBound]) -> InputBound:
-        """Bound the input of a turn: the setup, all of the last turn, and the bytes of what was said since."""
+        """Bound the input of a turn: the setup, all of the last turn, and what was said since."""
         tokens, endless = setup()
         return tokens + self._held + self._sent, endless

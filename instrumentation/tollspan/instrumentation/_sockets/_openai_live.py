@@ -1,7 +1,7 @@
 """OpenAI's Live sessions: each, from `session.start` to `session.closed`, is a call; so is what it delegates.
 
 The models that a session delegates to are billed by themselves: their answers pass by as events of the session, and
-nobody could have refused them.
+nobody could have refused them. Other connections to the same session hear them too, and count nothing.
 """
 
 from typing import Any
@@ -57,10 +57,10 @@ class _Session(Talk):
         """See `Talk.received`."""
         heard, event = self._heard, _event(message)
         kind, nested = event.get("type"), event.get("event")
-        if isinstance(nested, dict) and nested.get("type") in _DELEGATED:
-            self._delegated(nested)
         if heard is None or not isinstance(kind, str):
             return
+        if isinstance(nested, dict) and nested.get("type") in _DELEGATED:
+            self._delegated(nested)
         content = message.encode() if isinstance(message, str) else message
         if kind.endswith(".delta"):
             heard.hear_sound()

@@ -6,6 +6,7 @@ A connection may have several lanes, each with its `stream_id` on all of its eve
 from typing import Any
 
 from tollspan.instrumentation._call import Call
+from tollspan.instrumentation._content import CAPTURE
 from tollspan.instrumentation._opening import open_call
 from tollspan.instrumentation._readers import OPENAI_RESPONSES
 from tollspan.instrumentation._readers import _sse as sse
@@ -43,6 +44,8 @@ class _Responses(Talk):
     def admitted(self, call: Call, message: Message) -> None:
         """See `Talk.admitted`."""
         self._open.append((_event(message).get("stream_id"), Heard(call)))
+        if CAPTURE.active:
+            call.asked = message.encode() if isinstance(message, str) else message
 
     def sending(self, message: Message) -> None:
         """See `Talk.sending`: nothing else that is sent costs anything."""
