@@ -411,6 +411,23 @@ def test_keys_are_not_kept(provider):
     assert "xxx" not in repr(provider.requests)
 
 
+def test_input_is_counted_for_free(provider):
+    """Both SDKs' methods that count are answered with what a call would be billed; fields of an answer are refused."""
+    chat, messages = clients(provider)
+    asked, billed = {"model": "m", "messages": ASK}, len(provider.billed)
+    counted = messages.messages.count_tokens(**asked).input_tokens
+    assert chat.responses.input_tokens.count(model="m", input=ASK[0]["content"]).input_tokens > 0
+    assert (provider.counts[-2:], len(provider.billed)) == (
+        ["/v1/messages/count_tokens", "/v1/responses/input_tokens"],
+        billed,
+    )
+    assert messages.messages.create(max_tokens=5, **asked).usage.input_tokens == counted
+    with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
+        messages.messages.count_tokens(extra_body={"max_tokens": 5}, **asked)
+    with pytest.raises(anthropic.NotFoundError):
+        messages.messages.count_tokens(extra_headers={"x-local-provider-count": "status=404"}, **asked)
+
+
 def test_says_what_it_is(provider):
     """The root page, the list of models and each answer's header say that this is no real provider."""
     with urllib.request.urlopen(provider.url) as page:

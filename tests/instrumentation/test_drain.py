@@ -550,3 +550,22 @@ def test_the_end_of_a_process(provider, ledger_path, *, end, fault, estimated, s
         events = list(ledger.events)
     assert sorted(event.status for event in events) == statuses
     assert {(event.event_type, event.estimated) for event in events} == {("commit", estimated)}
+
+
+def test_the_end_waits_until_connections_are_let_go():
+    """A thread that dies while it gives a connection back keeps its pool's lock: a client's finalizer would hang."""
+
+    class Draining:
+        is_alive = True
+
+        def __init__(self):
+            self.settled, self.let_go = threading.Event(), threading.Event()
+            self.settled.set()
+
+        def give_up(self):
+            assert self.let_go.is_set()
+
+    process, drain = _drain_work._Process(), Draining()
+    process.running.add(drain)
+    threading.Timer(0.1, drain.let_go.set).start()
+    process.end()

@@ -74,10 +74,13 @@ class AsyncRest(Stream, Protocol):
 
 
 class _Drain:
-    """The rest of one stream on its way. `settled` is set when the end of the stream has been reported."""
+    """The rest of one stream on its way.
+
+    `settled` is set when the end of the stream has been reported, and `let_go` when its connection is nobody's here.
+    """
 
     def __init__(self, sink: Sink, cause: BaseException | None) -> None:
-        self.settled = threading.Event()
+        self.settled, self.let_go = threading.Event(), threading.Event()
         self.until = time.monotonic() + DRAIN_TIMEOUT_S
         self._sink, self._cause = sink, cause
         self._bytes_left = MAX_BYTES
@@ -125,6 +128,7 @@ class _Drain:
     def over(self) -> None:
         """Report the end, if that is not done, and make room for another one, once."""
         self.settle()
+        self.let_go.set()
         with suppress(KeyError):
             self._process.running.remove(self)
             self._process.slots.append(True)
@@ -271,7 +275,9 @@ class _Process:
         until = time.monotonic() + EXIT_WAIT_S
         for drain in self.running.copy():
             if drain.is_alive:
-                drain.settled.wait(max(0.0, until - time.monotonic()))
+                # A thread that dies with the interpreter inside of a connection pool keeps its lock, for which the
+                # client's finalizer would wait for ever.
+                drain.let_go.wait(max(0.0, until - time.monotonic()))
         for drain in self.running.copy():
             drain.give_up()
 

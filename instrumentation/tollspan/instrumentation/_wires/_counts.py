@@ -78,7 +78,7 @@ def _question(library: Library, call: Call, request: Any, body: Mapping[str, Any
     with internal_errors:
         count, path = count_of(call), library.url(request).path
         target = None if count is None else count.path(path)
-        if count is None or target is None:
+        if count is None or target is None or not body:
             return None
         asked = library.sibling(request, target, orjson.dumps(count.body(body, path)), TIMEOUT_S)
         return None if asked is None else _Question(asked, call, count, body, path)
