@@ -58,90 +58,33 @@ class Posting(NamedTuple):
         return self.cost_est_nusd if self.cost_actual_nusd is None and self.estimated else self.cost_actual_nusd
 
 
+IDS = ("event_id", "call_id", "trace_id", "span_id")
+COSTS = {"cost_est_nusd": "cost_est_usd", "cost_actual_nusd": "cost_actual_usd"}
+_ALIKE = tuple(name for name in Posting._fields if name not in (*IDS, *COSTS))
+
+
 def posting_of(event: LedgerEvent) -> Posting:
     """The posting of an event; money is rounded half-even to nano-USD."""
-    return Posting(
-        event_id=bytes.fromhex(event.event_id),
-        event_type=event.event_type,
-        call_id=bytes.fromhex(event.call_id),
-        timestamp=event.timestamp,
-        status=event.status,
-        provider=event.provider,
-        model=event.model,
-        operation=event.operation,
-        usage=event.usage,
-        cost_est_nusd=_nano(event.cost_est_usd),
-        cost_actual_nusd=_nano(event.cost_actual_usd),
-        timing=event.timing,
-        http_status=event.http_status,
-        category=event.category,
-        trace_id=_blob(event.trace_id),
-        span_id=_blob(event.span_id),
-        profile_id=event.profile_id,
-        user_id=event.user_id,
-        session_id=event.session_id,
-        run_id=event.run_id,
-        model_profile=event.model_profile,
-        tags=event.tags,
-        records=event.records,
-        charges=event.charges,
-        estimated=event.estimated,
-        reason=event.reason,
-        error_type=event.error_type,
-        error_message=event.error_message,
-        attempts=event.attempts,
-        schema_version=event.schema_version,
-        response_id=event.response_id,
-        cost_source=event.cost_source,
-        cost_rates=event.cost_rates,
-    )
+    values: dict[str, Any] = {name: getattr(event, name) for name in _ALIKE}
+    values |= {name: _blob(getattr(event, name)) for name in IDS}
+    values |= {nano: _nano(getattr(event, usd)) for nano, usd in COSTS.items()}
+    return Posting(**values)
 
 
 def event_of(posting: Posting, offset: int | None = None) -> LedgerEvent:
     """The event of a posting, with its offset once it is stored."""
-    return LedgerEvent(
-        offset=offset,
-        event_id=posting.event_id.hex(),
-        event_type=posting.event_type,
-        call_id=posting.call_id.hex(),
-        timestamp=posting.timestamp,
-        status=posting.status,
-        provider=posting.provider,
-        model=posting.model,
-        operation=posting.operation,
-        usage=posting.usage,
-        cost_est_usd=_usd(posting.cost_est_nusd),
-        cost_actual_usd=_usd(posting.cost_actual_nusd),
-        cost_source=posting.cost_source,
-        cost_rates=posting.cost_rates,
-        timing=posting.timing,
-        http_status=posting.http_status,
-        category=posting.category,
-        trace_id=_hex(posting.trace_id),
-        span_id=_hex(posting.span_id),
-        profile_id=posting.profile_id,
-        user_id=posting.user_id,
-        session_id=posting.session_id,
-        run_id=posting.run_id,
-        model_profile=posting.model_profile,
-        tags=posting.tags,
-        records=posting.records,
-        charges=posting.charges,
-        estimated=posting.estimated,
-        reason=posting.reason,
-        error_type=posting.error_type,
-        error_message=posting.error_message,
-        attempts=posting.attempts,
-        schema_version=posting.schema_version,
-        response_id=posting.response_id,
-    )
+    values: dict[str, Any] = {name: getattr(posting, name) for name in _ALIKE}
+    values |= {name: hex_of(getattr(posting, name)) for name in IDS}
+    values |= {usd: usd_of(getattr(posting, nano)) for nano, usd in COSTS.items()}
+    return LedgerEvent(offset=offset, **values)
 
 
 def _nano(usd: Decimal | None) -> int | None:
     return None if usd is None else to_nano(usd)
 
 
-def _usd(nano: int | None) -> Decimal | None:
+def usd_of(nano: int | None) -> Decimal | None:
+    """USD of nano-USD, where there are any."""
     return None if nano is None else to_usd(nano)
 
 
@@ -149,5 +92,6 @@ def _blob(text: str | None) -> bytes | None:
     return bytes.fromhex(text) if text else None
 
 
-def _hex(blob: bytes | None) -> str | None:
+def hex_of(blob: bytes | None) -> str | None:
+    """An id as text, where there is one."""
     return blob.hex() if blob else None

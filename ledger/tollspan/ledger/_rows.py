@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from ._events import Charge, LedgerEvent
-from ._postings import Posting, event_of
+from ._postings import COSTS, IDS, Posting, hex_of, usd_of
 
 COLUMNS = (
     "event_id", "event_type", "call_id", "timestamp", "status", "provider", "model", "operation", "usage",
@@ -62,17 +62,22 @@ def to_row(posting: Posting) -> Row:
 def from_row(row: sqlite3.Row | Mapping[str, Any]) -> LedgerEvent:
     """The event of a row (`offset` and COLUMNS by name)."""
     cost = orjson.loads(row["cost"])
-    values = {name: row[name] for name in _AS_THEY_ARE}
-    for name in ("usage", "timing", "tags"):
-        values[name] = orjson.loads(row[name])
-    values["records"] = tuple(orjson.loads(row["records"]))
-    values["charges"] = charges_from(row["charges"])
-    values["estimated"] = bool(row["estimated"])
-    return event_of(Posting(**values, cost_source=cost["source"], cost_rates=cost["rates"]), row["offset"])
+    values: dict[str, Any] = {name: row[name] for name in _AS_THEY_ARE}
+    values |= {name: hex_of(row[name]) for name in IDS}
+    values |= {usd: usd_of(row[nano]) for nano, usd in COSTS.items()}
+    values |= {name: orjson.loads(row[name]) for name in ("usage", "timing", "tags")}
+    return LedgerEvent(
+        **values,
+        records=tuple(orjson.loads(row["records"])),
+        charges=charges_from(row["charges"]),
+        estimated=bool(row["estimated"]),
+        cost_source=cost["source"],
+        cost_rates=cost["rates"],
+    )
 
 
-_ENCODED = frozenset({"usage", "timing", "tags", "records", "charges", "estimated", "cost", "spend_nusd"})
-_AS_THEY_ARE = tuple(name for name in COLUMNS if name not in _ENCODED)
+_OTHERS = frozenset({*IDS, *COSTS, "usage", "timing", "tags", "records", "charges", "estimated", "cost", "spend_nusd"})
+_AS_THEY_ARE = ("offset", *(name for name in COLUMNS if name not in _OTHERS))
 
 
 def charges_json(charges: Iterable[Charge]) -> str:
