@@ -371,11 +371,11 @@ SPEND = """
 import sys, time
 from tollspan.budget import CallIntent, admit, budget, on_budget_alert
 from tollspan.exporter import CallRecord, pipeline, settlement
-from tollspan.ledger import new_call_id
+from tollspan.ledger import Unpriced, new_call_id
 
 def spend():
     record = CallRecord(call_id=new_call_id(), started=time.time(), operation="chat", request_model="m")
-    admit(record, CallIntent(price=None, input_tokens=1, max_output_tokens=1))
+    admit(record, CallIntent(price=Unpriced("no price"), input_tokens=1, max_output_tokens=1))
     record.cost, record.usage = 0, {}
     pipeline().ledger.writer.put(settlement(record))
 """

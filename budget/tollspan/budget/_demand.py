@@ -1,7 +1,7 @@
 """What a call may cost at the most, and what strict mode does where that cannot be known."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tollspan.ledger import BudgetDefinition, Cost, Demand, RateCard, Settings, Unpriced, to_nano_up
 
@@ -16,9 +16,9 @@ _ANY_OUTPUT = 1 << 62
 class CallIntent:
     """A call that asks for admission. Token counts are upper bounds for one attempt.
 
-    `price` is the rate card of the model, or why there is none; `later` the one at the latest that it may end.
-    `unbounded` says why its cost has no bound, or None. `units` are those besides text tokens that the call uses;
-    `text_only` tells that no input is priced apart from text. `uncovered` tells that it came by no covered method.
+    `price` is the rate card of the model, or why there is none. `unbounded` says why its cost has no bound, or None.
+    `units` are those besides text tokens that the call uses; `text_only` tells that no input is priced apart from text.
+    `uncovered` tells that it came by no covered method.
     `clampable` tells whether the caller of `admit` can still lower the request's maximum output. `of_model` gives the
     intent of the same request to another model; None where the request cannot be changed any more. `learned` gives the
     output tokens that the ledger's history bounds such calls by, or None; it must give the same each time, or a call
@@ -33,7 +33,6 @@ class CallIntent:
     uncovered: bool = False
     units: tuple[str, ...] = ()
     text_only: bool = False
-    later: RateCard | Unpriced | None = None
     clampable: bool = True
     of_model: "Callable[[str], CallIntent] | None" = None
     learned: Callable[[], int | None] = lambda: None
@@ -92,29 +91,13 @@ def _cost(intent: CallIntent, definitions: Sequence[BudgetDefinition], settings:
         return fixed
     missing = _missing_price(intent)
     if missing is None and isinstance(intent.price, RateCard):
-        return _bound(intent, intent.price)
+        return intent.price.bound(_input(intent), choices=intent.choices, text_only=intent.text_only)
     if in_usd and fixed is None:
         raise UnpricedModel(
             f"a strict budget in USD matches this call, and there is {missing}; or set TOLLSPAN_HOLD_USD to what a "
             "call without a price may hold"
         )
     return fixed if in_usd else None
-
-
-def _bound(intent: CallIntent, price: RateCard) -> Cost:
-    """The most at the price of now, and at that of when the call may end: some prices go by the time of day."""
-    tokens, choices, text_only = _input(intent), intent.choices, intent.text_only
-    bound = price.bound(tokens, choices=choices, text_only=text_only)
-    if not isinstance(intent.later, RateCard):
-        return bound
-    later = intent.later.bound(tokens, choices=choices, text_only=text_only)
-    if later == bound:
-        return bound
-    return replace(
-        bound,
-        fixed_femto=max(bound.fixed_femto, later.fixed_femto),
-        per_output_token_femto=max(bound.per_output_token_femto, later.per_output_token_femto),
-    )
 
 
 def _missing_price(intent: CallIntent) -> str | None:

@@ -38,8 +38,6 @@ def current() -> "Call | Expected | None":
 _MOST_HELD_ATTEMPTS = 255
 _SMALL_BYTES = 16_384
 _ADMITTED = Admission()
-_LONGEST_S = 3_600
-"""How long a call takes at the most, as far as its price goes by the time of day."""
 
 
 class Expected:
@@ -296,7 +294,6 @@ class Call:
         clampable = self.changeable and facts.limitable
         return CallIntent(
             price=self._price(facts.model, facts.service_tier),
-            later=self._price(facts.model, facts.service_tier, at=self.record.started + _LONGEST_S),
             input_tokens=facts.input_tokens_bound,
             max_output_tokens=facts.max_output_tokens,
             choices=facts.choices,
@@ -316,12 +313,12 @@ class Call:
     def _intent_of_model(self, model: str) -> CallIntent:
         return self._intent_of(replace(self.facts, model=model))
 
-    def _price(self, model: str | None, service_tier: str | None, *, at: float | None = None) -> RateCard | Unpriced:
+    def _price(self, model: str | None, service_tier: str | None) -> RateCard | Unpriced:
         return self._line.prices.resolve(
             provider=self._origin.provider,
             model=model,
             base_url=self._origin.url,
-            at=self.record.started if at is None else at,
+            at=self.record.started,
             service_tier=service_tier,
         )
 
