@@ -79,7 +79,7 @@ def transcribed(url):
 
     async def work():
         streamed = client(url).audio.realtime.transcribe_stream(pieces(bytes(100), bytes(100)), HEARER, timeout_ms=5000)
-        return [event.type async for event in streamed]
+        return [event.model_dump(by_alias=True)["type"] async for event in streamed]
 
     return asyncio.run(work())
 
@@ -89,7 +89,7 @@ def spoken(url):
 
     async def work():
         streamed = client(url).audio.realtime_speech.speak_stream(pieces(*TEXT), SPEAKER, timeout_ms=5000)
-        return [event.type async for event in streamed]
+        return [event.model_dump(by_alias=True)["type"] async for event in streamed]
 
     return asyncio.run(work())
 
