@@ -181,7 +181,7 @@ def test_a_small_budget_goes_further(provider, instrumented, monkeypatch, asked)
 @EVERY_SDK
 def test_an_output_that_is_cut_to_fit_is_cut_in_each_attempt(provider, seen, sdk):
     """The maximum that a budget puts into a request on the wire is in what the SDK repeats, too."""
-    limits = {"anthropic": {}, "openai": {"max_output_tokens": openai.omit}}[sdk]
+    limits = {"anthropic": {}, "openai": {"max_output_tokens": getattr(openai, "omit", openai.NOT_GIVEN)}}[sdk]
     headers = {"x-local-provider": "status=500,ok", "x-local-provider-key": f"cut {sdk}"}
     with budget("0.01 USD", name="b"):
         create(provider, sdk, headers=headers, **limits)
