@@ -90,11 +90,9 @@ def _section(sdk: str, sites: Sequence[CallSite], results: Mapping[str, Any]) ->
 
 
 def _tests(site: CallSite, found: Mapping[str, Any]) -> str:
-    outcomes = found.get("sites", {}).get(f"{site.module}:{site.name}")
-    if not outcomes:
-        return "not run"
+    outcomes = found.get("sites", {}).get(f"{site.module}:{site.name}", {})
     ran = sum(outcomes.values()) - outcomes.get("skipped", 0)
-    return f"{outcomes.get('passed', 0)} of {ran}"
+    return f"{outcomes.get('passed', 0)} of {ran}" if ran else "not run"
 
 
 def _wires() -> str:
