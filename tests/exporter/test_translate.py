@@ -132,7 +132,7 @@ def test_the_events_of_a_call_never_share_an_id():
     assert {event.call_id for event in events} == {record.call_id}
 
 
-@pytest.mark.parametrize("tier", [None, "", "auto", "default", "standard", "On_Demand"])
+@pytest.mark.parametrize("tier", [None, "", "auto", "default", "standard", "On_Demand", "standard_only"])
 def test_the_standard_tier_is_not_worth_a_word(tier):
     """Nearly all calls are billed by it, and share the text of their prices."""
     assert settlement(a_record(service_tier=tier)).event.cost_rates is None

@@ -143,13 +143,14 @@ def test_an_endpoint_that_hangs_is_given_up(provider, seen, monkeypatch):
     assert (end.status, hold > 3 * end.cost_actual_usd) == ("ok", True)
 
 
-def test_a_host_that_cannot_count_is_left_alone(provider, seen):
-    """Where the endpoint is missing, the next calls do not ask again; other errors may be of the one request."""
+def test_a_host_that_cannot_count_is_left_alone(provider, seen, caplog):
+    """Where the endpoint is missing, the next calls do not ask again, and it is said; other errors may be of one request."""
     headers = {"x-local-provider-count": "status=404"}
     with budget("5 USD", name="b"):
         for _ in range(3):
             create(provider, "openai", headers=headers)
         assert len(provider.counts) == 1
+        assert caplog.text.count("could not be asked for a count of input tokens (HTTP 404)") == 1
         counting.forget()
         for _ in range(2):
             create(provider, "openai", headers={"x-local-provider-count": "status=400"})

@@ -460,14 +460,3 @@ def test_odd_requests_do_no_harm(name, body):
     assert facts.model is None
     assert facts.input_tokens_bound >= 0
     assert DASHSCOPE[name].with_output_limit(body, 10) is not None
-
-
-@pytest.mark.parametrize("name", DASHSCOPE)
-def test_torn_answers_do_no_harm(name):
-    """An answer may end anywhere."""
-    whole = stream(*PARTS, LAST, answer({"models": [{"model_id": "m"}]}), answer(used(1), choices=[[], {}, "x"]))
-    for end in range(0, len(whole), 7):
-        DASHSCOPE[name].stream(whole[:end])
-        DASHSCOPE[name].response(whole[end:])
-        DASHSCOPE[name].is_complete(whole[end:])
-        list(FETCH.read(whole[end:]))

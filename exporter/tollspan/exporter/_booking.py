@@ -27,9 +27,7 @@ def book_usage(record: CallRecord, price_of: PriceOf) -> None:
     record.cost_source, record.reason = "unpriced", reason
 
 
-def book_stated(
-    record: CallRecord, stated_usd: str | Decimal, source: str, price_of: Callable[[str | None], RateCard | Unpriced]
-) -> None:
+def book_stated(record: CallRecord, stated_usd: str | Decimal, source: str, price_of: PriceOf) -> None:
     """Put a cost in USD that others have stated into the record; where the user's own price fits its usage, that one.
 
     A contract is known to the user alone: what a provider or a span states is by its list prices.
@@ -42,7 +40,7 @@ def book_stated(
     record.cost, record.cost_source = to_nano(stated_usd), source
 
 
-def _cards(record: CallRecord, price_of: Callable[[str | None], RateCard | Unpriced]) -> list[RateCard | Unpriced]:
+def _cards(record: CallRecord, price_of: PriceOf) -> list[RateCard | Unpriced]:
     """The prices to try: of the model that answered, then of the one that was asked for.
 
     A price of the user's own for the name that was asked for goes first where nobody else knows that name, as of a

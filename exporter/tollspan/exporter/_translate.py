@@ -6,6 +6,7 @@ from typing import Any
 
 from tollspan.ledger import (
     SERVICE_TIER,
+    STANDARD_TIER,
     Charge,
     Entry,
     EventType,
@@ -13,13 +14,11 @@ from tollspan.ledger import (
     Posting,
     charge_of,
     event_id_for,
+    tier_of,
     tokens_of,
 )
 
 from ._record import CallRecord, Held
-
-_STANDARD_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
-"""What the APIs call the tier that costs the list price."""
 
 
 def settlement(record: CallRecord) -> Entry:
@@ -193,8 +192,8 @@ def _rates(record: CallRecord) -> dict[str, Any] | None:
     Without the tier nobody could price the call again.
     """
     rates = record.rate_card.rates() if record.rate_card else {}
-    if record.service_tier and record.service_tier.lower() not in _STANDARD_TIERS:
-        rates[SERVICE_TIER] = record.service_tier.lower()
+    if (tier := tier_of(record.service_tier)) != STANDARD_TIER:
+        rates[SERVICE_TIER] = tier
     if record.doubts:
         rates["flags"] = list(record.doubts)
     return rates or None

@@ -4,6 +4,7 @@ Only with the setting `count_tokens`: it is one more round trip before each call
 request stands ready with its credentials; so what is known of a call before, in its arguments, waits for that.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ from tollspan.ledger import internal_errors
 
 from ._call import Call
 from ._readers._counting import COUNTS, Count
+
+_log = logging.getLogger("tollspan")
 
 TIMEOUT_S = 5.0
 _PAUSE_S = 60.0
@@ -61,6 +64,11 @@ def failed(call: Call, status: int | None) -> None:
         if len(_left_alone) >= _MOST_HOSTS:
             _left_alone.clear()
         _left_alone[_where(call)] = time.monotonic() + _PAUSE_S
+        _log.warning(
+            "%s could not be asked for a count of input tokens (%s): requests are bounded by their bytes for a minute",
+            call.host,
+            "no answer" if status is None else f"HTTP {status}",
+        )
 
 
 def forget() -> None:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ._prices import CostBound, PriceBook, PriceFile, PriceFileError, RateCard, Unpriced
     from ._prices._catalog import PriceCatalog
     from ._prices._edit import PriceChange, set_alias, set_price
+    from ._prices._names import STANDARD_TIER, tier_of
     from ._prune import Pruned
     from ._reconcile import BILL_FORMATS, BillError, BillFormat, Explanation, Reconciled, ReconciledRow, Tolerance
     from ._registry import dump_definition, load_definition
@@ -99,6 +100,7 @@ else:
             "_prices": "CostBound PriceBook PriceFile PriceFileError RateCard Unpriced",
             "_prices._catalog": "PriceCatalog",
             "_prices._edit": "PriceChange set_alias set_price",
+            "_prices._names": "STANDARD_TIER tier_of",
             "_prune": "Pruned",
             "_registry": "dump_definition load_definition",
             "_reconcile": "BILL_FORMATS BillError BillFormat Explanation Reconciled ReconciledRow Tolerance",
@@ -124,6 +126,7 @@ __all__ = [
     "NANO_PER_USD",
     "SERVICE_TIER",
     "SETTINGS",
+    "STANDARD_TIER",
     "Balance",
     "BillError",
     "BillFormat",
@@ -223,6 +226,7 @@ __all__ = [
     "set_price",
     "settings_reference",
     "spend_of",
+    "tier_of",
     "time_zone",
     "to_nano",
     "to_nano_up",

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tollspan.ledger._prices._names import provider_id_of
+from tollspan.ledger._prices._names import provider_id_of, tier_of
 from tollspan.ledger._prices._rates import (
     OWN,
     PRICE_KEYS,
@@ -45,8 +45,6 @@ UNIT_FIELDS = ("unit", "direction", "usd", "per", "detail")
 _LIMITS = ("max_output_tokens", "context_window")
 _OTHERS = ("provider", "model", "service_tier", "from", "until", "free", "add", "multiplier", "hold_usd", "tiers")
 FIELDS = (*_OTHERS, *_LIMITS, *UNIT_FIELDS, *PRICE_KEYS)
-STANDARD = "standard"
-_STANDARD_NAMES = ("", "auto", "default", "on_demand", STANDARD, "standard_only")  # Groq's; Anthropic's
 _MOST = 10**9  # no price is a billion; a number with that many digits would keep everybody busy
 _LIKE_USD = 'such as 0.25 or "0.25"'
 
@@ -145,12 +143,6 @@ def read_entry(raw: Mapping[str, Any], line: int | None) -> PriceEntry:
     )
     _check_whole(entry)
     return entry
-
-
-def tier_of(name: str | None) -> str:
-    """The service tier that a name stands for: that of who asks for none is `standard`."""
-    tier = (name or "").strip().lower()
-    return STANDARD if tier in _STANDARD_NAMES else tier
 
 
 def merged(first: PriceEntry, other: PriceEntry) -> PriceEntry:

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tollspan.ledger._prices._entries import FieldError, PriceEntry, merged, read_entry, tier_of
-from tollspan.ledger._prices._names import provider_id_of
+from tollspan.ledger._prices._entries import FieldError, PriceEntry, merged, read_entry
+from tollspan.ledger._prices._names import provider_id_of, tier_of
 from tollspan.ledger._prices._toml_lines import Places
 from tollspan.ledger._windows import did_you_mean
 

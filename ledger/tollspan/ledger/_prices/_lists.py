@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.ledger._prices._extras import Extra, Extras, extras
 from tollspan.ledger._prices._limits import max_output_tokens
-from tollspan.ledger._prices._names import names_of, provider_id_of
+from tollspan.ledger._prices._names import STANDARD_TIER, names_of, provider_id_of, tier_of
 from tollspan.ledger._prices._rates import RateCard, Steps, Unpriced, rate_card
 from tollspan.ledger._prices._regions import host_of, region_of
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 HOW_TO = "give one in the file named by TOLLSPAN_PRICES"
 
 _OPENAI_HOST = "api.openai.com"
-# What vendors call the tier that their lists are for. Groq: "on_demand"; Anthropic: "standard_only".
-_STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", "standard", "standard_only"})
 # Groq bills a transcription as 10 seconds at least (groq.com/pricing); genai-prices applies the same rule.
 _LEAST_AUDIO_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
 # Alibaba lists the price of output by mode, thinking or not (Model Studio, "Model pricing"): all output of an answer
@@ -46,7 +44,7 @@ class Asked:
     @property
     def in_standard_tier(self) -> bool:
         """Whether the list prices themselves are asked for."""
-        return self.service_tier in _STANDARD_TIERS
+        return tier_of(self.service_tier) == STANDARD_TIER
 
 
 def snapshot() -> "DataSnapshot":

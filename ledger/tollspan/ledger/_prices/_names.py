@@ -54,6 +54,18 @@ def provider_id_of(provider: str | None) -> str | None:
     return _PROVIDER_IDS.get(name, name)
 
 
+STANDARD_TIER = "standard"
+"""The service tier that list prices are for, whatever a vendor calls it."""
+# Groq: "on_demand"; Anthropic: "standard_only".
+_STANDARD_TIERS = frozenset({"", "auto", "default", "on_demand", STANDARD_TIER, "standard_only"})
+
+
+def tier_of(name: str | None) -> str:
+    """The service tier that a name stands for; that of who asks for none is the standard one."""
+    tier = (name or "").strip().lower()
+    return STANDARD_TIER if tier in _STANDARD_TIERS else tier
+
+
 def names_of(model: str, provider: str | None, provider_id: str | None) -> tuple[str, ...]:
     """List the names to look a model up by, most exact first.
 
