@@ -144,7 +144,7 @@ def test_an_endpoint_that_hangs_is_given_up(provider, seen, monkeypatch):
 
 
 def test_a_host_that_cannot_count_is_left_alone(provider, seen, caplog):
-    """Where the endpoint is missing, the next calls do not ask again, and it is said; other errors may be of one request."""
+    """Where the endpoint is missing, that is said once, and nobody asks again; other errors may be of one request."""
     headers = {"x-local-provider-count": "status=404"}
     with budget("5 USD", name="b"):
         for _ in range(3):

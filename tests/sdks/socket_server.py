@@ -1,8 +1,10 @@
 """A provider on a websocket: it says what the test tells it to, and keeps what it hears."""
 
 import asyncio
+import gc
 import json
 import threading
+import time
 
 from aiohttp import WSMsgType, web
 
@@ -91,3 +93,22 @@ class SocketServer:
 
 def _kind(message):
     return message.get("type") or message.get("header", {}).get("action")
+
+
+def outcome(case, url):
+    """What the application gets; of an exception, its type and text."""
+    try:
+        return case.run(url)
+    except Exception as error:  # noqa: BLE001 - whichever it is, it is to be the same
+        return type(error), str(error)
+
+
+def settled(seen, *, by_collector=False):
+    """The one event that ends the one call, as soon as another thread, or the collector, has brought it there."""
+    deadline = time.monotonic() + 10
+    while not seen.of("commit", "cancel") and time.monotonic() < deadline:
+        time.sleep(0.01)
+        if by_collector:
+            gc.collect()
+    assert seen.open_holds == 0
+    return seen.end

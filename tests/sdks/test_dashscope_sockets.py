@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ from dashscope.common.error import InvalidParameter  # noqa: E402
 from dashscope.multimodal import multimodal_dialog, multimodal_request_params  # noqa: E402
 from dashscope.multimodal.tingwu import tingwu_realtime  # noqa: E402
 from dashscope.v2 import Client  # noqa: E402
-from socket_server import CLOSE, DROP, SocketServer  # noqa: E402
+from socket_server import CLOSE, DROP, SocketServer, settled  # noqa: E402
 
 from tollspan.budget import BudgetExceeded, UnboundedCost, UnpricedModel, budget, scope  # noqa: E402
 from tollspan.instrumentation import CALL_SITES, uncovered, uninstrument  # noqa: E402
@@ -642,15 +641,6 @@ def test_the_row_is_in_the_table(case):
 
 
 # ---- endings, one by one
-
-
-def settled(seen):
-    """The one event that ends the one call, as soon as a thread of the SDK's has brought it there."""
-    deadline = time.monotonic() + 10
-    while not seen.of("commit", "cancel") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert seen.open_holds == 0
-    return seen.end
 
 
 def speaker(server):

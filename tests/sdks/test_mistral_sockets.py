@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ realtime = pytest.importorskip("mistralai.extra.realtime", reason="this version 
 pytest.importorskip("websockets", reason="websockets is not installed")
 pytest.importorskip("aiohttp", reason="aiohttp, by which the server here speaks, is not installed")
 
-from socket_server import CLOSE, DROP, SocketServer  # noqa: E402
+from socket_server import CLOSE, DROP, SocketServer, outcome, settled  # noqa: E402
 
 from tollspan.budget import BudgetExceeded, UnboundedCost, budget  # noqa: E402
 from tollspan.instrumentation import CALL_SITES, uncovered  # noqa: E402
@@ -117,27 +116,10 @@ if not hasattr(realtime, "RealtimeSpeech"):
     CASES.pop()
 
 
-def outcome(case, url):
-    """What the application gets; of an exception, its type and text."""
-    try:
-        return case.run(url)
-    except Exception as error:  # noqa: BLE001 - whichever it is, it is to be the same
-        return type(error), str(error)
-
-
 def talk(case, end="finished", run=outcome):
     """Run a case against a server that ends in this way; gives what came of it, and the server."""
     with case.server(end) as server:
         return run(case, f"http://127.0.0.1:{server.port}"), server
-
-
-def settled(seen):
-    """The one event that ends the one call."""
-    deadline = time.monotonic() + 10
-    while not seen.of("commit", "cancel") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert seen.open_holds == 0
-    return seen.end
 
 
 def test_a_session(case, instrumented):

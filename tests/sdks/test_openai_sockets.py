@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import gc
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,7 +13,7 @@ openai = pytest.importorskip("openai", reason="the OpenAI SDK is not installed")
 pytest.importorskip("websockets", reason="websockets is not installed")
 pytest.importorskip("aiohttp", reason="aiohttp, by which the server here speaks, is not installed")
 
-from socket_server import CLOSE, DROP, SocketServer  # noqa: E402
+from socket_server import CLOSE, DROP, SocketServer, outcome, settled  # noqa: E402
 from websockets.asyncio.client import ClientConnection as AsyncConnection  # noqa: E402
 from websockets.exceptions import ConnectionClosedError  # noqa: E402
 from websockets.sync.client import ClientConnection  # noqa: E402
@@ -286,29 +284,10 @@ CASES = [
 ]
 
 
-def outcome(case, url):
-    """What the application gets; of an exception, its type and text."""
-    try:
-        return case.run(url)
-    except Exception as error:  # noqa: BLE001 - whichever it is, it is to be the same
-        return type(error), str(error)
-
-
 def talk(case, end="finished", run=outcome):
     """Run a case against a server that ends in this way; gives what came of it, and the server."""
     with SocketServer(case.answers(end)) as server:
         return run(case, f"http://127.0.0.1:{server.port}/v1"), server
-
-
-def settled(seen, *, by_collector=False):
-    """The one event that ends the one call, as soon as another thread, or the collector, has brought it there."""
-    deadline = time.monotonic() + 10
-    while not seen.of("commit", "cancel") and time.monotonic() < deadline:
-        time.sleep(0.01)
-        if by_collector:
-            gc.collect()
-    assert seen.open_holds == 0
-    return seen.end
 
 
 def test_a_response(case, instrumented):
